@@ -1,0 +1,50 @@
+# Everything a person does here, by name. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down test check format lock clean
+
+PYTHON ?= python3
+venv   := .venv
+bin    := $(venv)/bin
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+# The stamp is newer than the lock when what is installed is what is locked.
+install: $(venv)/.installed ## set everything up in .venv (the other commands do this by themselves)
+
+$(venv)/.installed: requirements-dev.lock pyproject.toml
+	@echo "setting up $(venv) (once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kvitt needs Python 3.11 or later; try: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv --clear $(venv)
+	@$(bin)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
+	@$(bin)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## the main job from end to end on real parts, then everything down again
+	@$(bin)/python -m sandbox demo
+
+up: install ## the same parts, left running
+	@$(bin)/python -m sandbox up
+
+down: ## stop what `make up` started
+	@if [ -x $(bin)/python ]; then $(bin)/python -m sandbox down; else echo "nothing is up"; fi
+
+test: install ## all tests, the fast ones first
+	@$(bin)/python -m pytest
+
+check: install ## format, lint, types, import rules
+	@$(bin)/ruff format --check .
+	@$(bin)/ruff check .
+	@$(bin)/lint-imports
+	@$(bin)/basedpyright
+
+format: install ## put the code into its format
+	@$(bin)/ruff format .
+	@$(bin)/ruff check --fix .
+
+lock: ## renew both locks from pyproject.toml
+	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header pyproject.toml --output-file requirements.lock
+	@$(bin)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraint requirements.lock --extra dev pyproject.toml --output-file requirements-dev.lock
+
+clean: down ## remove what `make` made
+	@rm -rf $(venv) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,266 @@
+"""`kvitt`: what an engineer and a finance person ask from a terminal.
+
+The Supabase project is taken from SUPABASE_URL and SUPABASE_SECRET_KEY where both are set, else
+from the Prefect block `kvitt-supabase-project/<project>`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli import files
+from kvitt import planning
+from kvitt.domain.errors import KvittError
+from kvitt.domain.receipts import as_text
+from kvitt.ledger import SupabaseLedger
+from kvitt.ledger import migrate as migrations
+from kvitt.project import open_project
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Iterator
+
+    from deployments.integrations import Step
+    from kvitt.domain.integrations import Integration
+    from kvitt.domain.records import Record
+
+app = typer.Typer(
+    help="Carries approved records into accounting systems, exactly once, and proves it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+integrations = typer.Typer(help="The integrations: who exports what, where to, and when.")
+records = typer.Typer(help="The approved records.")
+app.add_typer(integrations, name="integrations", no_args_is_help=True)
+app.add_typer(records, name="records", no_args_is_help=True)
+
+out = Console()
+
+Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
+Pool = Annotated[str, typer.Option(help="Name of the work pool.")]
+_BATCH = 500
+
+
+class CommandError(Exception):
+    """What a person reads instead of a traceback."""
+
+
+@asynccontextmanager
+async def _ledger(project: str) -> AsyncGenerator[SupabaseLedger]:
+    url, key = os.environ.get("SUPABASE_URL"), os.environ.get("SUPABASE_SECRET_KEY")
+    if not (url and key):
+        from blocks import SupabaseProject  # noqa: PLC0415 - Prefect takes seconds to import
+        from blocks.loading import load_block  # noqa: PLC0415
+
+        block = await load_block(SupabaseProject, project)
+        url, key = block.url, block.secret_key.get_secret_value()
+    async with open_project(url, key) as client:
+        yield SupabaseLedger(client)
+
+
+def _run(work: Awaitable[None]) -> None:
+    async def run() -> None:
+        await work
+
+    asyncio.run(run())
+
+
+@app.command()
+def migrate(
+    database_url: Annotated[str, typer.Argument(envvar="DATABASE_URL", help="postgresql://…")],
+    folder: Annotated[Path, typer.Option(help="Where the migrations are.")] = migrations.MIGRATIONS,
+) -> None:
+    """Bring the ledger's schema up to date (as `supabase db push` does)."""
+    applied = migrations.migrate(database_url, migrations.read_migrations(folder))
+    for migration in applied:
+        out.print(f"applied {migration.version} {migration.name}")
+    if not applied:
+        out.print("the schema is up to date")
+
+
+@integrations.command("import")
+def import_integrations(file: Path, project: Project = "kvitt", *, dry_run: bool = False) -> None:
+    """Create or change integrations from a YAML file; shows what differs."""
+    wanted = files.read_integrations(file)
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            there = {i.id: i for i in await ledger.read_integrations()}
+            for integration in wanted:
+                _show_difference(there.get(integration.id), integration)
+                if not dry_run:
+                    await ledger.save_integration(integration)
+                    await planning.write_ahead(ledger, integration)
+
+    _run(work())
+
+
+def _show_difference(before: Integration | None, after: Integration) -> None:
+    if before is None:
+        out.print(f"[green]+ {after.id}[/] {after.organisation} → {after.vendor}, `{after.cron}`")
+        return
+    was, becomes = before.model_dump(mode="json"), after.model_dump(mode="json")
+    changed = [name for name in becomes if was[name] != becomes[name]]
+    if not changed:
+        out.print(f"= {after.id} is as it was")
+    for name in changed:
+        out.print(f"[yellow]~ {after.id}[/] {name}: {was[name]} → {becomes[name]}")
+
+
+@integrations.command("list")
+def list_integrations(project: Project = "kvitt") -> None:
+    """List the integrations."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            table = Table("id", "organisation", "vendor", "connection", "schedule", "enabled")
+            for i in await ledger.read_integrations():
+                schedule = f"{i.cron} {i.time_zone}"
+                table.add_row(
+                    i.id, i.organisation, i.vendor, i.connection, schedule, _yes(on=i.enabled)
+                )
+            out.print(table)
+
+    _run(work())
+
+
+@records.command("import")
+def import_records(file: Path, project: Project = "kvitt") -> None:
+    """Add approved records from a file of JSON lines; the same record twice is one."""
+
+    async def work() -> None:
+        added = present = 0
+        async with _ledger(project) as ledger:
+            for batch in _batches(files.read_records(file)):
+                new, old = await ledger.add_records(batch)
+                added, present = added + new, present + old
+        out.print(f"{added} records added, {present} were there already")
+
+    _run(work())
+
+
+def _batches(given: Iterator[Record]) -> Iterator[list[Record]]:
+    while batch := list(islice(given, _BATCH)):
+        yield batch
+
+
+@app.command()
+def periods(
+    integration: Annotated[str | None, typer.Argument()] = None,
+    project: Project = "kvitt",
+    *,
+    limit: int = 20,
+) -> None:
+    """Show the latest periods that have come due, and where they stand."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            table = Table("period", "state", "records", "why")
+            for p in await ledger.read_periods(integration, limit=limit):
+                table.add_row(p.key, p.state, str(p.record_count), p.reason or "")
+            out.print(table)
+
+    _run(work())
+
+
+@app.command()
+def receipt(
+    integration: str,
+    period: Annotated[datetime | None, typer.Argument(help="When it was due, in UTC.")] = None,
+    project: Project = "kvitt",
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As the ledger keeps it.")] = False,
+) -> None:
+    """Show the receipt of a period: the latest one, or the one that was due at a time."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            found = await _settled_period(ledger, integration, period)
+        if as_json:
+            out.print_json(data=found)
+        else:
+            out.print(as_text(found), highlight=False)
+
+    _run(work())
+
+
+async def _settled_period(
+    ledger: SupabaseLedger, integration: str, due_at: datetime | None
+) -> dict[str, object]:
+    if due_at is not None:
+        moment = due_at.replace(tzinfo=UTC) if due_at.tzinfo is None else due_at
+        found = [await ledger.read_period(integration, moment)]
+    else:
+        found = await ledger.read_periods(integration, limit=100)
+    settled = [p.receipt for p in found if p.receipt]
+    if not settled:
+        raise CommandError(f"{integration} has no receipt there; see: kvitt periods {integration}")
+    return settled[0]
+
+
+@app.command()
+def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
+    """Show how Prefect's deployments differ from the integrations; changes nothing."""
+
+    async def work() -> None:
+        _show_plan(await _plan(project, pool))
+
+    _run(work())
+
+
+@app.command()
+def apply(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
+    """Bring Prefect into line with the integrations: deployments, automations, result storage."""
+
+    async def work() -> None:
+        from deployments.automations import apply_automations  # noqa: PLC0415 - Prefect is slow
+        from deployments.foundations import ensure_pool, ensure_task_results  # noqa: PLC0415
+        from deployments.integrations import apply as apply_deployments  # noqa: PLC0415
+
+        await ensure_task_results(project)
+        await ensure_pool(pool)
+        steps = await _plan(project, pool)
+        await apply_deployments(steps, project=project, pool=pool)
+        _show_plan(steps)
+        for name in await apply_automations():
+            out.print(f"[green]+[/] automation {name}")
+
+    _run(work())
+
+
+async def _plan(project: str, pool: str) -> list[Step]:
+    from deployments.integrations import plan as compare  # noqa: PLC0415 - Prefect is slow
+
+    async with _ledger(project) as ledger:
+        return await compare(await ledger.read_integrations(), project=project, pool=pool)
+
+
+def _show_plan(steps: list[Step]) -> None:
+    signs = {"create": "[green]+[/]", "update": "[yellow]~[/]", "pause": "[red]-[/]", "keep": "="}
+    for step in steps:
+        out.print(f"{signs[step.change]} sync/{step.name} {step.why}")
+    if not steps:
+        out.print("there are no integrations yet: kvitt integrations import FILE.yaml")
+
+
+def _yes(*, on: bool) -> str:
+    return "yes" if on else "no"
+
+
+def main() -> None:
+    """Run the command; errors of ours become one sentence and exit code 1."""
+    try:
+        app()
+    except (KvittError, CommandError, files.FileError, migrations.MigrationError, LookupError) as e:
+        Console(stderr=True).print(f"[red]kvitt:[/] {e}", highlight=False)
+        sys.exit(1)

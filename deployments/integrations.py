@@ -1,0 +1,162 @@
+"""One deployment of `sync` per integration, with its cron and zone, made from the table.
+
+`plan` compares and changes nothing; `apply` does what the plan says. A deployment that is as it
+should be is not touched: Prefect deletes and recreates the coming runs of whatever is redeployed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowFilter,
+    FlowFilterName,
+)
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+
+from flows.sync import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+    from kvitt.domain.integrations import Integration
+
+TAG = "kvitt"
+ENTRYPOINT = "flows.sync.sync"
+# One slug for ever: Prefect then keeps the schedule's identity when its cron changes.
+_SLUG = "periods"
+
+
+class Change(StrEnum):
+    """What is to be done with a deployment."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    KEEP = "keep"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One line of a plan. `why` says what differs, for a person."""
+
+    name: str
+    change: Change
+    why: str = ""
+    integration: Integration | None = None
+    deployment_id: UUID | None = None
+
+
+async def plan(integrations: Sequence[Integration], *, project: str, pool: str) -> list[Step]:
+    """Compare the integrations with Prefect's deployments; changes nothing."""
+    async with get_client() as prefect:
+        there = {d.name: d for d in await _ours(prefect)}
+    wanted = {i.id: i for i in integrations}
+    steps = [_step(i, there.get(i.id), project, pool) for i in integrations]
+    return steps + [
+        Step(name=name, change=Change.PAUSE, why="its integration is gone", deployment_id=d.id)
+        for name, d in there.items()
+        if name not in wanted and not d.paused
+    ]
+
+
+async def apply(steps: Sequence[Step], *, project: str, pool: str) -> None:
+    """Do what a plan says."""
+    for step in steps:
+        if step.change is Change.PAUSE and step.deployment_id is not None:
+            async with get_client() as prefect:
+                await prefect.pause_deployment(step.deployment_id)
+        elif step.change in (Change.CREATE, Change.UPDATE) and step.integration is not None:
+            await _deploy(step.integration, project, pool)
+
+
+async def _deploy(integration: Integration, project: str, pool: str) -> None:
+    deployment = await sync.ato_deployment(
+        integration.id,
+        schedules=[Cron(integration.cron, integration.time_zone, slug=_SLUG)],
+        paused=not integration.enabled,
+        work_pool_name=pool,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        **_settings(integration, project),
+    )
+    await deployment.aapply()
+
+
+def _settings(integration: Integration, project: str) -> dict[str, Any]:
+    """Return what is compared and deployed as it is."""
+    return {
+        "parameters": {"integration": integration.id, "project": project},
+        "tags": [TAG, integration.vendor],
+        "description": (
+            f"{integration.organisation} → {integration.vendor} ({integration.connection}), "
+            f"`{integration.cron}` in {integration.time_zone}"
+        ),
+    }
+
+
+def _step(
+    integration: Integration, there: DeploymentResponse | None, project: str, pool: str
+) -> Step:
+    if there is None:
+        return Step(
+            name=integration.id, change=Change.CREATE, why="it is new", integration=integration
+        )
+    differs = [
+        name
+        for name, (wanted, actual) in _compared(integration, there, project, pool).items()
+        if wanted != actual
+    ]
+    return Step(
+        name=integration.id,
+        change=Change.UPDATE if differs else Change.KEEP,
+        why=", ".join(differs) and f"differs in {', '.join(differs)}",
+        integration=integration,
+        deployment_id=there.id,
+    )
+
+
+def _compared(
+    integration: Integration, there: DeploymentResponse, project: str, pool: str
+) -> dict[str, tuple[Any, Any]]:
+    wanted = _settings(integration, project)
+    schedules = [
+        (getattr(s.schedule, "cron", None), getattr(s.schedule, "timezone", None), s.active)
+        for s in there.schedules
+    ]
+    return {
+        "schedule": ([(integration.cron, integration.time_zone, True)], schedules),
+        "enabled": (integration.enabled, not there.paused),
+        "work pool": (pool, there.work_pool_name),
+        "entrypoint": (ENTRYPOINT, there.entrypoint),
+        "parameters": (wanted["parameters"], there.parameters),
+        "tags": (sorted(wanted["tags"]), sorted(there.tags)),
+        "description": (wanted["description"], there.description),
+    }
+
+
+async def _ours(prefect: PrefectClient) -> list[DeploymentResponse]:
+    """Return the deployments of `sync` that carry our tag, page by page."""
+    found: list[DeploymentResponse] = []
+    while True:
+        page = await prefect.read_deployments(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[sync.name])),
+            deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])),
+            offset=len(found),
+            limit=_PAGE,
+        )
+        found += page
+        if len(page) < _PAGE:
+            return found
+
+
+_PAGE = 200

@@ -1,0 +1,1 @@
+"""Prefect flows, thin: the way of a period (`kvitt.sync`) becomes runs and tasks here."""

@@ -1,0 +1,57 @@
+"""The calendar: when the periods of an integration are due.
+
+The only place where local time matters. Cron expressions are read by cronsim, whose rules for
+daylight saving are Debian cron's: a fixed time that a spring change skips comes right after the
+gap, one that an autumn change repeats comes once, and `*` in the hour follows real time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Sunday 29 February, the rarest that cron can say, comes within 28 years, and 40 over 2100.
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def due_times(cron: str, time_zone: str, *, after: datetime) -> Iterator[datetime]:
+    """Yield the due times after a time, in UTC, in order, without end."""
+    local = after.astimezone(ZoneInfo(time_zone))
+    for due in CronSim(cron, local):
+        yield due.astimezone(UTC)
+
+
+def due_times_between(
+    cron: str, time_zone: str, *, after: datetime, until: datetime
+) -> list[datetime]:
+    """Return the due times after the one time up to and including the other, in UTC."""
+    return list(takewhile(lambda due: due <= until, due_times(cron, time_zone, after=after)))
+
+
+def first_due(cron: str, time_zone: str, *, at_or_after: datetime) -> datetime:
+    """Return the first due time at or after a time, in UTC."""
+    return next(due_times(cron, time_zone, after=at_or_after - _MICROSECOND))
+
+
+def due_before(cron: str, time_zone: str, *, due: datetime) -> datetime:
+    """Return the due time before another one, in UTC: when that other period opens."""
+    local = due.astimezone(ZoneInfo(time_zone))
+    return next(CronSim(cron, local, reverse=True)).astimezone(UTC)
+
+
+def check_cron(cron: str) -> str:
+    """Return the expression if it can be read and comes due at all; else ValueError."""
+    try:
+        next(CronSim(cron, datetime(2024, 1, 1, tzinfo=UTC)))
+    except CronSimError as error:
+        raise ValueError(f"{cron!r} is no cron expression of five fields: {error}") from error
+    except StopIteration:
+        raise ValueError(f"{cron!r} never comes due") from None
+    return cron

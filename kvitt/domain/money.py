@@ -1,0 +1,104 @@
+"""Money: exact decimals, and what a receipt compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+# ISO 4217: the minor units that are not two. Currencies that are not listed have two.
+_MINOR_UNITS = {
+    **dict.fromkeys(
+        (
+            "BIF",
+            "CLP",
+            "DJF",
+            "GNF",
+            "ISK",
+            "JPY",
+            "KMF",
+            "KRW",
+            "PYG",
+            "RWF",
+            "UGX",
+            "UYI",
+            "VND",
+            "VUV",
+            "XAF",
+            "XOF",
+            "XPF",
+        ),
+        0,
+    ),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+    **dict.fromkeys(("CLF", "UYW"), 4),
+}
+
+
+def parse_amount(value: Any) -> Decimal:
+    """Return an exact amount from a decimal string, an int or a Decimal.
+
+    A float is refused: 0.1 was already something else before it came here.
+    """
+    if isinstance(value, float | bool):
+        raise ValueError(f"{value!r} is not exact: write amounts as strings, like '12.50'")  # noqa: TRY004 - pydantic reports ValueError
+    try:
+        amount = Decimal(value)
+    except (InvalidOperation, TypeError, ValueError) as error:
+        raise ValueError(f"{value!r} is no amount, like '12.50'") from error
+    if not amount.is_finite():
+        raise ValueError(f"{value!r} is no amount, like '12.50'")
+    return amount
+
+
+Amount = Annotated[
+    Decimal, BeforeValidator(parse_amount), PlainSerializer(lambda a: format(a, "f"))
+]
+
+
+def minor_units(currency: str) -> int:
+    """Return how many decimals a currency has (ISO 4217)."""
+    return _MINOR_UNITS.get(currency, 2)
+
+
+def is_exact(amount: Decimal, currency: str) -> bool:
+    """Whether an amount has no more decimals than its currency."""
+    return amount == round(amount, minor_units(currency))
+
+
+class Totals(BaseModel):
+    """How much: vouchers, lines, and the debit side, booked and per original currency.
+
+    Only the debit side is summed, since balanced vouchers sum to nothing. `booked` is in the
+    integration's book currency. `original` is None where a vendor does not show it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    vouchers: int = 0
+    lines: int = 0
+    booked: Amount = Decimal(0)
+    original: Mapping[str, Amount] | None = {}
+
+    def __add__(self, other: Totals) -> Totals:
+        """Add up; what one of the two does not show, the sum does not show."""
+        return Totals(
+            vouchers=self.vouchers + other.vouchers,
+            lines=self.lines + other.lines,
+            booked=self.booked + other.booked,
+            original=_added(self.original, other.original),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for the ledger: amounts as strings, what is not shown left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def _added(
+    left: Mapping[str, Decimal] | None, right: Mapping[str, Decimal] | None
+) -> dict[str, Decimal] | None:
+    if left is None or right is None:
+        return None
+    return {c: left.get(c, Decimal(0)) + right.get(c, Decimal(0)) for c in {**left, **right}}

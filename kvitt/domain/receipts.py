@@ -1,0 +1,83 @@
+"""Receipts, for people: the same facts as text and as Markdown.
+
+A receipt is what the ledger wrote when the period was settled, a JSON object with the keys of
+`kvitt.receipt` in the schema. Nothing is computed here, only shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Receipt = Mapping[str, Any]
+
+
+def as_text(receipt: Receipt) -> str:
+    """Return a receipt for a terminal."""
+    lines = [
+        f"Receipt {receipt['key']}",
+        f"  {receipt['organisation']} → {receipt['vendor']} ({receipt['connection']})",
+        f"  period        {_interval(receipt)}",
+    ]
+    lines += [f"  {name:<13} {value}" for name, value in _rows(receipt)]
+    return "\n".join(lines)
+
+
+def as_markdown(receipt: Receipt) -> str:
+    """Return a receipt for the Prefect UI."""
+    rows = [("period", _interval(receipt)), *_rows(receipt)]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# {receipt['organisation']}: {receipt['vendor']}\n\n`{receipt['key']}`\n\n"
+        f"| | |\n|---|---|\n{table}\n"
+    )
+
+
+def _rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
+    currency = receipt["book_currency"]
+    for name in ("taken", "sent", "read_back"):
+        yield name.replace("_", " "), _totals(receipt[name], currency)
+    yield "drift", f"{receipt['drift_seconds']} s after it was due"
+    yield "cold starts", _cold_starts(receipt["cold_starts"])
+    yield "attempts", str(len(receipt["attempts"]))
+    yield "requests", ", ".join(f"{n} {what}" for what, n in receipt["requests"].items()) or "none"
+    for resent in receipt["resent"]:
+        yield "uncertain", f"chunk {resent['chunk']}: {resent['detail']}, sent {resent['sends']} x"
+    yield "settled", _local(receipt["settled_at"], receipt["time_zone"])
+
+
+def _totals(totals: Mapping[str, Any], currency: str) -> str:
+    words = f"{totals['vouchers']} vouchers, {totals['lines']} lines, "
+    words += f"{_amount(totals['booked'])} {currency}"
+    foreign = {c: a for c, a in totals.get("original", {}).items() if c != currency}
+    if foreign:
+        words += f" (of which {', '.join(f'{_amount(a)} {c}' for c, a in foreign.items())})"
+    return words
+
+
+def _amount(amount: str) -> str:
+    return f"{Decimal(amount):,.2f}" if Decimal(amount) == round(Decimal(amount), 2) else amount
+
+
+def _cold_starts(cold_starts: list[Mapping[str, Any]]) -> str:
+    if not cold_starts:
+        return "none"
+    return ", ".join(
+        f"{c['kind']} ({c['boot_ms'] or '?'} ms to boot, {c['reply_ms']} ms to answer)"
+        for c in cold_starts
+    )
+
+
+def _interval(receipt: Receipt) -> str:
+    zone = receipt["time_zone"]
+    return f"{_local(receipt['opens_at'], zone)} to {_local(receipt['due_at'], zone)}, {zone}"
+
+
+def _local(moment: str, zone: str) -> str:
+    return f"{datetime.fromisoformat(moment).astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}"

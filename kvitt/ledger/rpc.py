@@ -1,0 +1,356 @@
+"""The ledger over Supabase rpc.
+
+Each SQL function is safe to call twice with the same arguments, so a call whose reply was lost is
+simply made again, here and nowhere else: for half a minute, then LedgerUnavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
+
+import httpx
+import stamina
+from postgrest.exceptions import APIError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter
+
+from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
+from kvitt.domain.integrations import Integration
+from kvitt.domain.periods import Period, PeriodState
+from kvitt.domain.records import TakenRecord
+from kvitt.ports import Chunk, Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from supabase import AsyncClient
+
+    from kvitt.domain.money import Totals
+    from kvitt.domain.records import Record
+    from kvitt.ports import ColdStart, Trigger
+
+_CALL_SECONDS = 60
+_RETRY_SECONDS = 30
+_LEASE_LOST = "KV001"
+
+# SQLSTATE classes and codes that say "not now": connections, resources, an operator, a lost race.
+# PGRST00x is PostgREST without its database; a bare number is the status of a reply that was not
+# PostgREST's own, as a gateway gives it.
+_NOT_NOW = ("08", "53", "57P", "58", "40", "PGRST00", "408", "429", "500", "502", "503", "504")
+
+_records = TypeAdapter(list[TakenRecord])
+_chunks = TypeAdapter(list[Chunk])
+
+
+class SupabaseLedger:
+    """The ledger of one Supabase project (`ports.Ledger`, and what the command line needs)."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    # -- the way of a period -----------------------------------------------------------------------
+
+    async def claim(
+        self,
+        integration: str,
+        attempt: UUID,
+        trigger: Trigger,
+        *,
+        lease: timedelta,
+        due_at: datetime | None,
+    ) -> Claim:
+        """Claim a period and open the attempt; see `kvitt.claim_period`."""
+        answer = await self._call(
+            "claim_period",
+            p_integration=integration,
+            p_attempt=str(attempt),
+            p_lease=_interval(lease),
+            p_trigger=trigger.kind,
+            p_due=_iso(due_at),
+            p_scheduled_at=_iso(trigger.scheduled_at),
+            p_flow_run=trigger.flow_run,
+            p_worker=trigger.worker,
+        )
+        if "integration" in answer:
+            answer["integration"] = integration_of(answer["integration"])
+        return Claim.model_validate(answer)
+
+    async def renew(self, period: Period, lease: timedelta) -> None:
+        """Hold the lease for another while, counted from now."""
+        await self._call("renew_lease", **_fenced(period), p_lease=_interval(lease))
+
+    async def record_cold_start(
+        self, period: Period, attempt: UUID, function: str, seen: ColdStart
+    ) -> None:
+        """Write down a cold start, once per call of this method."""
+        await self._call(
+            "record_cold_start",
+            **_named(period),
+            p_id=str(uuid4()),
+            p_attempt=str(attempt),
+            p_function=function,
+            p_kind=seen.kind,
+            p_boot_ms=seen.boot_ms,
+            p_reply_ms=seen.reply_ms,
+            p_detail=seen.detail,
+        )
+
+    async def read_batch(
+        self, period: Period, *, after: int, records: int, lines: int
+    ) -> list[TakenRecord]:
+        """Return the next records of the batch: as many as fit both limits, one at least."""
+        answer = await self._call(
+            "read_batch",
+            **_named(period),
+            p_after=after,
+            p_max_records=records,
+            p_max_lines=lines,
+        )
+        return _records.validate_python(answer)
+
+    async def read_chunks(self, period: Period, *, after: int, limit: int) -> list[Chunk]:
+        """Return the next chunks of a period, by number."""
+        answer = await self._call("read_chunks", **_named(period), p_after=after, p_limit=limit)
+        return _chunks.validate_python(answer)
+
+    async def intend(
+        self,
+        period: Period,
+        kind: str,
+        first: int | None,
+        last: int | None,
+        totals: Totals,
+        settle: timedelta,
+    ) -> Chunk:
+        """Write down a call before it is made; send it only if the chunk comes back INTENDED."""
+        answer = await self._call(
+            "intend_chunk",
+            **_fenced(period),
+            p_kind=kind,
+            p_first=first,
+            p_last=last,
+            p_totals=totals.as_json(),
+            p_settle=_interval(settle),
+        )
+        return Chunk.model_validate(answer)
+
+    async def settle_chunk(
+        self,
+        period: Period,
+        number: int,
+        outcome: str,
+        *,
+        reference: Mapping[str, Any] | None = None,
+        detail: str | None = None,
+        absences: int = 1,
+        gap: timedelta | None = None,
+    ) -> Chunk:
+        """Write down what came of a call, or of a reading; see `kvitt.settle_chunk`."""
+        answer = await self._call(
+            "settle_chunk",
+            **_fenced(period),
+            p_number=number,
+            p_outcome=outcome,
+            p_reference=reference,
+            p_detail=detail,
+            p_absences=absences,
+            p_gap="0" if gap is None else _interval(gap),
+        )
+        return Chunk.model_validate(answer)
+
+    async def finish_export(self, period: Period) -> None:
+        """Mark the period as exported: each voucher is confirmed."""
+        await self._call("finish_export", **_fenced(period))
+
+    async def settle(
+        self, period: Period, read_back: Totals, requests: Mapping[str, int]
+    ) -> dict[str, Any] | None:
+        """Settle the period and return its receipt; None where the books show something else."""
+        return await self._call(
+            "settle_period",
+            **_fenced(period),
+            p_read_back=read_back.as_json(),
+            p_requests=dict(requests),
+        )
+
+    async def suspend(self, period: Period, reason: str) -> datetime:
+        """Let the period wait for a missing reply; returns until when (UTC)."""
+        answer = await self._call("suspend_period", **_fenced(period), p_reason=reason)
+        return TypeAdapter(AwareDatetime).validate_python(answer)
+
+    async def fail(self, period: Period, reason: str) -> None:
+        """Stop the period for a person."""
+        await self._call("fail_period", **_fenced(period), p_reason=reason)
+
+    async def close(
+        self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
+    ) -> None:
+        """End an attempt and give its lease back."""
+        await self._call(
+            "close_attempt",
+            p_attempt=str(attempt),
+            p_outcome=outcome,
+            p_detail=detail,
+            p_requests=dict(requests),
+        )
+
+    async def read_period(self, integration: str, due_at: datetime) -> Period:
+        """Return one period as it stands."""
+        query = self._client.table("periods").select("*").eq("integration_id", integration)
+        rows = await self._ask(query.eq("due_at", due_at.isoformat()))
+        if not rows:
+            raise LedgerRefused(f"{integration} has no period due at {due_at}", code="KV004")
+        return Period.model_validate(rows[0])
+
+    # -- for the command line, the watchers and the task cache -------------------------------------
+
+    async def save_integration(self, integration: Integration) -> str:
+        """Create or change an integration; returns created, changed or unchanged."""
+        return await self._call(
+            "save_integration", p_integration=integration.model_dump(mode="json")
+        )
+
+    async def read_integrations(self) -> list[Integration]:
+        """Return all integrations, by id."""
+        rows = await self._ask(self._client.table("integrations").select("*").order("id"))
+        return [integration_of(row) for row in rows]
+
+    async def read_integration(self, integration: str) -> Integration:
+        """Return one integration; LedgerRefused where there is none."""
+        rows = await self._ask(self._client.table("integrations").select("*").eq("id", integration))
+        if not rows:
+            raise LedgerRefused(f"there is no integration {integration}", code="KV004")
+        return integration_of(rows[0])
+
+    async def read_calendar(self, integration: str) -> Calendar:
+        """Return how far the calendar of an integration is written, and what time it is."""
+        answer = await self._call("calendar", p_integration=integration)
+        if answer is None:
+            raise LedgerRefused(f"there is no integration {integration}", code="KV004")
+        return Calendar.model_validate(answer)
+
+    async def plan_periods(
+        self, integration: str, *, opens_at: datetime | None, due: Sequence[datetime]
+    ) -> int:
+        """Write the calendar on; returns how many periods are new."""
+        return await self._call(
+            "plan_periods",
+            p_integration=integration,
+            p_opens_at=_iso(opens_at),
+            p_due=[moment.isoformat() for moment in due],
+        )
+
+    async def add_records(self, records: Sequence[Record]) -> tuple[int, int]:
+        """Add records, all or none; returns how many are new and how many were there."""
+        answer = await self._call(
+            "add_records",
+            p_records=[record.model_dump(mode="json", exclude_none=True) for record in records],
+        )
+        return answer["added"], answer["present"]
+
+    async def read_periods(self, integration: str | None = None, *, limit: int) -> list[Period]:
+        """Return the latest periods that have come due, newest first."""
+        query = self._client.table("periods").select("*").lte("due_at", "now")
+        if integration is not None:
+            query = query.eq("integration_id", integration)
+        rows = await self._ask(query.order("due_at", desc=True).limit(limit))
+        return [Period.model_validate(row) for row in rows]
+
+    async def integrations_with_work(self) -> list[Work]:
+        """Return the integrations for which a run would find something to do now."""
+        return TypeAdapter(list[Work]).validate_python(await self._call("integrations_with_work"))
+
+    async def read_task_result(self, key: str) -> str | None:
+        """Return a task's kept result, or None."""
+        return await self._call("read_task_result", p_key=key)
+
+    async def write_task_result(self, key: str, content: str) -> None:
+        """Keep a task's result; the first one under a key stays."""
+        await self._call("write_task_result", p_key=key, p_content=content)
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    async def _call(self, function: str, /, **arguments: Any) -> Any:
+        return await self._ask(self._client.rpc(function, arguments), what=function)
+
+    async def _ask(self, request: _Request, *, what: str = "reading") -> Any:
+        """Make a request until it is answered; each one of ours may be made twice."""
+        try:
+            async for attempt in stamina.retry_context(
+                on=LedgerUnavailable, attempts=None, timeout=_RETRY_SECONDS, wait_max=5
+            ):
+                with attempt:
+                    return await _once(request, what)
+        except LedgerUnavailable as error:
+            raise LedgerUnavailable(
+                f"{error}. Tried for {_RETRY_SECONDS} s; the next run goes on from here"
+            ) from error
+        raise AssertionError("unreachable: retry_context returns or raises")
+
+
+class Calendar(BaseModel):
+    """How far the calendar of an integration is written. Times are aware, in UTC."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    now: AwareDatetime
+    planned_until: AwareDatetime | None
+
+
+class Work(BaseModel):
+    """An integration with a period that is due and unfinished; `due_at` says since when."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    integration_id: str
+    due_at: AwareDatetime
+    state: PeriodState
+
+
+class _Request(Protocol):
+    async def execute(self) -> Any: ...
+
+
+async def _once(request: _Request, what: str) -> Any:
+    try:
+        async with asyncio.timeout(_CALL_SECONDS):
+            return (await request.execute()).data
+    except APIError as error:
+        raise _meaning(error, what) from error
+    except (TimeoutError, httpx.TransportError) as error:
+        raise LedgerUnavailable(
+            f"the ledger did not answer ({what}: {type(error).__name__})"
+        ) from error
+
+
+def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUnavailable:
+    code, message = str(error.code or ""), error.message or "no message"
+    if code == _LEASE_LOST:
+        return LeaseLost(f"{message}: this attempt ends here and has changed nothing since")
+    if code.startswith(_NOT_NOW):
+        return LedgerUnavailable(f"the ledger cannot answer now ({what}: {code} {message})")
+    return LedgerRefused(f"{message} ({what}: {code})", code=code)
+
+
+def integration_of(row: Mapping[str, Any]) -> Integration:
+    """Read an integration from its row: what only the ledger counts is left out."""
+    return Integration.model_validate({k: row[k] for k in Integration.model_fields if k in row})
+
+
+def _named(period: Period) -> dict[str, Any]:
+    return {"p_integration": period.integration_id, "p_due": period.due_at.isoformat()}
+
+
+def _fenced(period: Period) -> dict[str, Any]:
+    return {**_named(period), "p_fence": period.fence}
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _interval(length: timedelta) -> str:
+    return f"{length.total_seconds()} seconds"

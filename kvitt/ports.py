@@ -1,0 +1,253 @@
+"""What the way of a period needs from the world. `sync` is written against these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from kvitt.domain.integrations import Integration
+from kvitt.domain.periods import Period
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from kvitt.domain.money import Totals
+    from kvitt.domain.reconcile import FoundVoucher
+    from kvitt.domain.records import TakenRecord
+    from kvitt.domain.vouchers import Voucher
+
+
+# -- the ledger ------------------------------------------------------------------------------------
+
+
+class ClaimOutcome(StrEnum):
+    """What came of asking for a period; only CLAIMED gives the lease."""
+
+    CLAIMED = "claimed"
+    SETTLED = "settled"
+    FAILED = "failed"
+    WAITING = "waiting"
+    BUSY = "busy"
+    EARLY = "early"
+    IDLE = "idle"
+    DISABLED = "disabled"
+
+
+class Claim(BaseModel):
+    """The answer to a claim. `period` and `integration` are None only for IDLE."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: ClaimOutcome
+    integration: Integration | None = None
+    period: Period | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trigger:
+    """Why an attempt is made, and by whom. `scheduled_at` is when the trigger was to fire (UTC)."""
+
+    kind: str = "person"
+    scheduled_at: datetime | None = None
+    flow_run: str | None = None
+    worker: str | None = None
+
+    def catching_up(self) -> Trigger:
+        """Return the trigger of the next period that the same run goes on to."""
+        return replace(self, kind="catch-up", scheduled_at=None)
+
+
+class ChunkState(StrEnum):
+    """See the ledger's schema for the transitions."""
+
+    INTENDED = "intended"
+    CONFIRMED = "confirmed"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+    UNSENT = "unsent"
+
+
+class Chunk(BaseModel):
+    """What goes to a vendor in one call, as the ledger has it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    number: int
+    kind: str
+    state: ChunkState
+    first_sequence: int | None
+    last_sequence: int | None
+    not_before: AwareDatetime | None = None
+    detail: str | None = None
+
+
+class Ledger(Protocol):
+    """The ledger. Each call is safe to repeat; all raise LedgerUnavailable and LedgerRefused.
+
+    Those that take a `Period` act under its fence and raise LeaseLost when it no longer holds.
+    """
+
+    async def claim(
+        self,
+        integration: str,
+        attempt: UUID,
+        trigger: Trigger,
+        *,
+        lease: timedelta,
+        due_at: datetime | None,
+    ) -> Claim: ...
+    async def renew(self, period: Period, lease: timedelta) -> None: ...
+    async def record_cold_start(
+        self, period: Period, attempt: UUID, function: str, seen: ColdStart
+    ) -> None: ...
+    async def read_batch(
+        self, period: Period, *, after: int, records: int, lines: int
+    ) -> list[TakenRecord]: ...
+    async def read_chunks(self, period: Period, *, after: int, limit: int) -> list[Chunk]: ...
+    async def intend(
+        self,
+        period: Period,
+        kind: str,
+        first: int | None,
+        last: int | None,
+        totals: Totals,
+        settle: timedelta,
+    ) -> Chunk: ...
+    async def settle_chunk(
+        self,
+        period: Period,
+        number: int,
+        outcome: str,
+        *,
+        reference: Mapping[str, Any] | None = None,
+        detail: str | None = None,
+        absences: int = 1,
+        gap: timedelta | None = None,
+    ) -> Chunk: ...
+    async def finish_export(self, period: Period) -> None: ...
+    async def settle(
+        self, period: Period, read_back: Totals, requests: Mapping[str, int]
+    ) -> dict[str, Any] | None: ...
+    async def suspend(self, period: Period, reason: str) -> datetime: ...
+    async def fail(self, period: Period, reason: str) -> None: ...
+    async def read_period(self, integration: str, due_at: datetime) -> Period: ...
+    async def close(
+        self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
+    ) -> None: ...
+
+
+# -- the Edge Function -----------------------------------------------------------------------------
+
+
+class ColdStartKind(StrEnum):
+    """How an Edge Function was cold."""
+
+    BOOTED = "booted"
+    BOOT_ERROR = "boot_error"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColdStart:
+    """One cold start. Milliseconds; `boot_ms` is the function's own word, where it had one."""
+
+    kind: ColdStartKind
+    reply_ms: float
+    boot_ms: float | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pong:
+    """The answer to a warm-up ping."""
+
+    booted: bool
+    boot_ms: float | None
+    reply_ms: float
+
+
+class Page(BaseModel):
+    """What one invocation took: `taken` now, `total` so far, `done` when the batch is frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    taken: int
+    total: int
+    done: bool
+
+
+class Collector(Protocol):
+    """The Edge Function that freezes a period's batch. Raises FunctionFailed."""
+
+    name: str
+
+    async def ping(self) -> Pong: ...
+    async def collect(self, period: Period, *, page: int) -> Page: ...
+
+
+# -- the vendor ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Habits:
+    """How a vendor behaves, where it matters to the way of a period.
+
+    `chunk_vouchers` and `chunk_lines` bound one call. `settle`: how long after a call it may still
+    commit it. `absences` readings without it, `gap` apart, mean that it did not arrive. `posts`:
+    staged lines become final only when we say so.
+    """
+
+    chunk_vouchers: int
+    chunk_lines: int
+    settle: timedelta
+    absences: int = 1
+    gap: timedelta = field(default_factory=timedelta)
+    posts: bool = False
+
+
+Guard = Callable[[], None]
+"""Called right before each request that writes; raises LeaseLost when it must not be sent."""
+
+
+class Vendor(Protocol):
+    """An accounting system. Writes raise Unsent, Uncertain or Refused; reads Unsent or Refused."""
+
+    habits: Habits
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Requests spent so far, by purpose: export, read-back, probe, token."""
+        ...
+
+    async def send(
+        self, period: Period, vouchers: Sequence[Voucher], *, guard: Guard
+    ) -> Mapping[str, Any]:
+        """Bring vouchers into the books, all or none where the vendor can. Returns a reference."""
+        ...
+
+    async def post(self, period: Period, *, guard: Guard) -> None:
+        """Make the staged lines of a period final, where the vendor wants to be told."""
+        ...
+
+    async def posted(self, period: Period) -> bool:
+        """Whether nothing of the period waits for posting any more, and something was posted."""
+        ...
+
+    async def find(self, period: Period, *, first: int, last: int) -> Mapping[int, FoundVoucher]:
+        """Read back which vouchers, by place in the batch, the books hold, staged or posted."""
+        ...
+
+    async def totals(self, period: Period) -> Totals:
+        """Read back what the books hold of a period; `original` None where they do not show it."""
+        ...
+
+    async def probe(self) -> None:
+        """Ask for a sign of life, with the lightest request that the vendor has."""
+        ...

@@ -1,0 +1,42 @@
+"""JSON whose amounts are decimals on both sides; a binary float is never made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, NoReturn
+
+
+def dumps(value: Any) -> str:
+    """Return JSON in which a Decimal is a number with exactly its digits.
+
+    Takes dicts with string keys, lists, tuples, and what `json` takes, except floats: TypeError.
+    """
+    match value:
+        case Decimal():
+            return format(value, "f")
+        case dict():
+            return "{" + ",".join(_pairs(value.items())) + "}"  # pyright: ignore[reportUnknownArgumentType] - any dict
+        case list() | tuple():
+            return "[" + ",".join(map(dumps, value)) + "]"  # pyright: ignore[reportUnknownArgumentType] - any list
+        case float():
+            raise TypeError(f"{value!r} is a binary float, and amounts are decimals")
+        case _:
+            return json.dumps(value)
+
+
+def _pairs(items: Iterable[tuple[str, Any]]) -> Iterable[str]:
+    return (f"{json.dumps(name)}:{dumps(value)}" for name, value in items)
+
+
+def loads(text: str | bytes) -> Any:
+    """Return what JSON says, with a Decimal for each number that is not whole.
+
+    Raises ValueError for anything else than JSON, NaN and Infinity among it.
+    """
+    return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

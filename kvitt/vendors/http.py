@@ -1,0 +1,258 @@
+"""HTTP to the vendors: what became of a request, and who sends it again. Nobody else retries.
+
+| what happened | to a write | to a read |
+|---|---|---|
+| it never left us, or was turned away (429) | sent again, at last Unsent | the same |
+| no reply, 408, 5xx, a reply that cannot be read | Uncertain, at once | sent again, at last Unsent |
+| 401 | Unauthorised, a kind of Refused | the same |
+| anything else that is no success | Refused | the same |
+
+A vendor adds what its own error codes mean. Before each try of a write, its guard is asked whether
+it may still be sent. Messages quote what the vendor said, without the secrets that `conceal` was
+given, wherever they came back from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import stamina
+from pydantic import AfterValidator, SecretStr
+
+from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kvitt.domain.integrations import Timeouts
+    from kvitt.ports import Guard
+
+T = TypeVar("T")
+
+# Raised before the first byte of a request is written: no connection was made, or none was free.
+_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LONGEST_QUOTE = 500
+_SERVER_ERRORS = 500
+
+
+def _check_address(url: str) -> str:
+    address = urlsplit(url)
+    if address.scheme != "https" and address.hostname not in _LOOPBACK:
+        raise ValueError(f"{url!r} does not begin with https://, and secrets are sent there")
+    return url.rstrip("/")
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value().strip()
+    if not text or not text.isascii() or not text.isprintable():
+        raise ValueError("a secret is not empty, and has neither line breaks nor letters like å")
+    return SecretStr(text)
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
+
+
+class Unauthorised(Refused):
+    """The vendor does not know us, or no longer; nothing was executed."""
+
+
+class Purpose(StrEnum):
+    """What a request is spent on."""
+
+    EXPORT = "export"
+    READ_BACK = "read-back"
+    PROBE = "probe"
+    TOKEN = "token"  # noqa: S105 - the word, not one of them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long to go on by ourselves: tries in all, seconds in all, seconds for one wait.
+
+    Short, since the lease and the flow wait along: the next run goes on where this one gave up.
+    """
+
+    tries: int = 5
+    total: float = 60
+    longest_wait: float = 15
+
+
+PATIENCE = Patience()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One request. `what` says it to a person. It is a write if it has a guard, and only then."""
+
+    what: str
+    purpose: Purpose
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    content: str | None = field(default=None, repr=False)
+    guard: Guard | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Complaint:
+    """What a vendor says where it does not say yes."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+    retry_after: timedelta | None = None
+
+
+class Http:
+    """The one client of a run: its connections stay open from call to call."""
+
+    def __init__(self, vendor: str, timeouts: Timeouts, *, patience: Patience = PATIENCE) -> None:
+        self.requests: Counter[str] = Counter()
+        self._vendor = vendor
+        self._patience = patience
+        self._secrets: set[str] = set()
+        # An idle connection is dropped after 5 s (httpx's default, kept): the longer it idles, the
+        # likelier the other side closes it under a write, and that would be Uncertain.
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(
+                connect=timeouts.connect,
+                read=timeouts.read,
+                write=timeouts.read,
+                pool=timeouts.pool,
+            )
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def conceal(self, secret: SecretStr) -> str:
+        """Return a secret's text, for a header or a form; from now on no message shows it."""
+        text = secret.get_secret_value()
+        self._secrets.add(text)
+        return text
+
+    async def ask(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
+        """Make a call, again where that is safe, and return what `read` makes of the reply.
+
+        `read` gets every reply, whatever its status; it raises ValueError for one that it cannot
+        read, and what `verdict` gives for one that is no success. Raises Unsent, Uncertain (of a
+        write), Refused, and whatever the guard raises.
+        """
+        again = stamina.AsyncRetryingCaller(
+            attempts=self._patience.tries,
+            timeout=self._patience.total,
+            wait_initial=0.5,
+            wait_max=self._patience.longest_wait,
+        )
+        return await again(self._wait_before_another, self._try, call, read)
+
+    def verdict(self, call: Call, complaint: Complaint) -> VendorError:
+        """Return what a complaint means to the caller, by its HTTP status."""
+        why = self.quote(complaint)
+        match complaint.status:
+            case HTTPStatus.TOO_MANY_REQUESTS:
+                return self.unsent(call, why, retry_after=complaint.retry_after)
+            case HTTPStatus.UNAUTHORIZED:
+                return Unauthorised(self._words_of_refusal(call, why))
+            case status if status == HTTPStatus.REQUEST_TIMEOUT or status >= _SERVER_ERRORS:
+                return self.lost(call, why, retry_after=complaint.retry_after)
+            case _:
+                return self.refused(call, why)
+
+    def unsent(self, call: Call, why: str, *, retry_after: timedelta | None = None) -> Unsent:
+        """Return the error for a call that was not executed, and may be sent again."""
+        return Unsent(
+            f"{self._vendor} could not be asked to {call.what}: {why}. Nothing was executed: the "
+            "next run asks again",
+            retry_after=retry_after,
+        )
+
+    def lost(self, call: Call, why: str, *, retry_after: timedelta | None = None) -> VendorError:
+        """Return the error for a call whose outcome nobody knows; of a read there is none."""
+        if call.guard is None:
+            return self.unsent(call, why, retry_after=retry_after)
+        return Uncertain(
+            f"{self._vendor} was asked to {call.what}, and what came of it is not known: {why}. It "
+            "is read back before anything is sent again"
+        )
+
+    def refused(self, call: Call, why: str) -> Refused:
+        """Return the error for a call that cannot succeed as it is."""
+        return Refused(self._words_of_refusal(call, why))
+
+    def quote(self, complaint: Complaint) -> str:
+        """Return a complaint for a person: on one line, bounded, without secrets."""
+        said = f"HTTP {complaint.status} {complaint.code}".strip()
+        return self._clean(f"{said}: {complaint.message}" if complaint.message else said)
+
+    async def _try(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
+        if call.guard is not None:
+            call.guard()
+        reply = await self._exchange(call)
+        try:
+            return read(reply)
+        except ValueError:
+            # Without the error's own words: they quote the reply, which may hold a new token.
+            why = f"HTTP {reply.status_code} with {len(reply.content)} bytes that cannot be read"
+            raise self.lost(call, why) from None
+
+    async def _exchange(self, call: Call) -> httpx.Response:
+        """Send once, and count what left us. `from None`, as httpx's errors hold the request."""
+        request = self._client.build_request(
+            call.method, call.url, headers=dict(call.headers), content=call.content
+        )
+        self.requests[call.purpose] += 1
+        try:
+            return await self._client.send(request)
+        except _NEVER_LEFT as error:
+            self.requests[call.purpose] -= 1
+            raise self.unsent(call, self._words_of(error)) from None
+        except httpx.HTTPError as error:
+            raise self.lost(call, self._words_of(error)) from None
+
+    def _wait_before_another(self, error: Exception) -> bool | float:
+        """Answer stamina: never, after the usual back-off, or after so many seconds."""
+        if not isinstance(error, Unsent):
+            return False
+        if error.retry_after is None:
+            return True
+        wait = error.retry_after.total_seconds()
+        jitter = random.uniform(0, 1)  # noqa: S311 - spreads load, guards nothing
+        return wait + jitter if wait <= self._patience.longest_wait else False
+
+    def _words_of_refusal(self, call: Call, why: str) -> str:
+        return (
+            f"{self._vendor} refused to {call.what}: {why}. Asking again does not help before a "
+            "person has mended what this says"
+        )
+
+    def _words_of(self, error: httpx.HTTPError) -> str:
+        return self._clean(f"{type(error).__name__} {error}".strip())
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "(secret)")
+        return " ".join(text.split())[:_LONGEST_QUOTE]
+
+
+def retry_after(reply: httpx.Response) -> timedelta | None:
+    """Return how long a reply's Retry-After asks us to wait: seconds or a date (RFC 9110)."""
+    wish = reply.headers.get("Retry-After", "").strip()
+    if wish.isdecimal():
+        return timedelta(seconds=int(wish))
+    try:
+        return max(parsedate_to_datetime(wish) - datetime.now(UTC), timedelta(0))
+    except (ValueError, TypeError):
+        return None

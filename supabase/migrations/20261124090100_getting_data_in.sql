@@ -1,0 +1,218 @@
+-- Getting data in: integrations, their calendar, and approved records.
+-- An organisation's app and the command line call the same functions.
+
+-- Creates or changes an integration. Periods that are due keep what they were; future ones of a
+-- changed schedule are taken out, and plan_periods writes them anew from where they left off.
+create function kvitt.save_integration(p_integration jsonb) returns text
+language plpgsql security definer set search_path = '' as $$
+declare
+  before kvitt.integrations;
+  after kvitt.integrations;
+begin
+  select * into before from kvitt.integrations where id = p_integration ->> 'id' for update;
+  insert into kvitt.integrations as i
+    (id, organisation, vendor, connection, cron, time_zone, first_period, book_currency,
+     mapping, limits, timeouts, enabled)
+  select v.id, v.organisation, v.vendor, v.connection, v.cron, v.time_zone, v.first_period,
+         v.book_currency, coalesce(v.mapping, '{}'), coalesce(v.limits, '{}'),
+         coalesce(v.timeouts, '{}'), coalesce(v.enabled, true)
+    from jsonb_populate_record(null::kvitt.integrations, p_integration) v
+  on conflict (id) do update set
+    organisation = excluded.organisation, vendor = excluded.vendor,
+    connection = excluded.connection, cron = excluded.cron, time_zone = excluded.time_zone,
+    first_period = excluded.first_period, book_currency = excluded.book_currency,
+    mapping = excluded.mapping, limits = excluded.limits, timeouts = excluded.timeouts,
+    enabled = excluded.enabled
+  returning * into after;
+
+  if before.id is null then
+    return 'created';
+  elsif to_jsonb(before) = to_jsonb(after) then
+    return 'unchanged';
+  end if;
+  if before.book_currency <> after.book_currency and exists (
+    select from kvitt.records where integration_id = after.id
+  ) then
+    raise exception 'integration %: the book currency % cannot change once there are records',
+      after.id, before.book_currency using errcode = 'KV003';
+  end if;
+  update kvitt.integrations set updated_at = now() where id = after.id;
+  if (before.cron, before.time_zone, before.first_period)
+     is distinct from (after.cron, after.time_zone, after.first_period) then
+    delete from kvitt.periods
+     where integration_id = after.id and state = 'due' and due_at > now() and fence = 0;
+  end if;
+  return 'changed';
+end $$;
+
+-- What the calendar needs to know before it can be written on: where it ends, and what time it is.
+create function kvitt.calendar(p_integration text) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select jsonb_build_object(
+    'now', now(),
+    'cron', i.cron,
+    'time_zone', i.time_zone,
+    'first_period', i.first_period,
+    'planned_until', (select max(due_at) from kvitt.periods where integration_id = i.id))
+  from kvitt.integrations i where i.id = p_integration
+$$;
+
+-- Writes the calendar on: p_due are due times in order, the first period opening at p_opens_at,
+-- each later one when the one before it is due. Rows that are there stay as they are: twice, or
+-- from two at once, is once.
+create function kvitt.plan_periods(p_integration text, p_opens_at timestamptz, p_due timestamptz[])
+returns integer
+language plpgsql security definer set search_path = '' as $$
+declare
+  planned_until timestamptz;
+  written integer;
+begin
+  perform from kvitt.integrations where id = p_integration for update;
+  if not found then
+    raise exception 'there is no integration %', p_integration using errcode = 'KV004';
+  end if;
+  select max(due_at) into planned_until from kvitt.periods where integration_id = p_integration;
+  insert into kvitt.periods (integration_id, due_at, opens_at, key)
+  select p_integration, due,
+         coalesce(lag(due) over (order by due), planned_until, p_opens_at),
+         kvitt.period_key(p_integration, due)
+    from unnest(p_due) as due
+   where planned_until is null or due > planned_until;
+  get diagnostics written = row_count;
+  return written;
+end $$;
+
+create function kvitt.period_key(p_integration text, p_due timestamptz) returns text
+language sql stable set search_path = '' as $$
+  select p_integration || '@' || to_char(p_due at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"')
+$$;
+
+-- Adds approved records, all or none. The format is documented in docs/records.md. A record that
+-- is there already with the same content is passed over; with other content it is an error that
+-- names it. Amounts are decimal strings or JSON numbers; trailing zeros mean nothing.
+create function kvitt.add_records(p_records jsonb) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  added integer := 0;
+  present integer := 0;
+  item jsonb;
+begin
+  if jsonb_typeof(p_records) is distinct from 'array' then
+    raise exception 'records come as a JSON array' using errcode = 'KV003';
+  end if;
+  for item in select value from jsonb_array_elements(p_records) loop
+    if kvitt.add_record(item) then
+      added := added + 1;
+    else
+      present := present + 1;
+    end if;
+  end loop;
+  return jsonb_build_object('added', added, 'present', present);
+end $$;
+
+-- One record: true when it is new, false when the same is there.
+create function kvitt.add_record(p_record jsonb) returns boolean
+language plpgsql security definer set search_path = '' as $$
+declare
+  head kvitt.records;
+  lines kvitt.record_lines[];
+  known text;
+  who text := coalesce(p_record ->> 'integration', '?') || ', record '
+              || coalesce(p_record ->> 'id', '?');
+  books text;
+begin
+  select book_currency into books from kvitt.integrations where id = p_record ->> 'integration';
+  if not found then
+    raise exception 'there is no integration %', p_record ->> 'integration'
+      using errcode = 'KV004';
+  end if;
+
+  head := jsonb_populate_record(null::kvitt.records, p_record);
+  head.integration_id := p_record ->> 'integration';
+  head.text := coalesce(head.text, '');
+  lines := kvitt.lines_of(p_record, books);
+  head.line_count := coalesce(cardinality(lines), 0);
+  if head.line_count = 0 then
+    raise exception '%: it has no lines', who using errcode = 'KV003';
+  end if;
+  perform kvitt.must_balance(who, head.currency, books, lines);
+  head.digest := kvitt.digest_of(head, lines);
+
+  insert into kvitt.records
+    (integration_id, id, kind, approved_at, voucher_date, currency, text, line_count, digest)
+  values (head.integration_id, head.id, head.kind, head.approved_at, head.voucher_date,
+          head.currency, head.text, head.line_count, head.digest)
+  on conflict (integration_id, id) do nothing;
+  if not found then
+    select digest into known from kvitt.records
+     where integration_id = head.integration_id and id = head.id;
+    if known = head.digest then
+      return false;
+    end if;
+    raise exception '%: it is there already with other content; a record does not change, a '
+      'correction is a new record that reverses and replaces it', who using errcode = 'KV002';
+  end if;
+  insert into kvitt.record_lines select (unnest(lines)).*;
+  return true;
+exception
+  when not_null_violation or check_violation or invalid_text_representation
+    or invalid_datetime_format or datetime_field_overflow or numeric_value_out_of_range then
+    raise exception '%: %', who, sqlerrm using errcode = 'KV003';
+end $$;
+
+create function kvitt.lines_of(p_record jsonb, p_books text) returns kvitt.record_lines[]
+language sql stable set search_path = '' as $$
+  select array_agg((p_record ->> 'integration', p_record ->> 'id', n, l ->> 'account',
+           l ->> 'party', (l ->> 'amount')::numeric,
+           coalesce((l ->> 'book_amount')::numeric,
+             case when p_record ->> 'currency' = p_books then (l ->> 'amount')::numeric end),
+           l ->> 'tax', coalesce(l -> 'dimensions', '{}'), l ->> 'text')::kvitt.record_lines
+         order by n)
+    from jsonb_array_elements(p_record -> 'lines') with ordinality as given (l, n)
+$$;
+
+-- A voucher balances in its own currency and in the books', or it is none.
+create function kvitt.must_balance(
+  p_who text, p_currency text, p_books text, p_lines kvitt.record_lines[]
+) returns void
+language plpgsql immutable set search_path = '' as $$
+declare
+  own numeric;
+  booked numeric;
+begin
+  select sum(amount), sum(book_amount) into own, booked from unnest(p_lines);
+  if own <> 0 then
+    raise exception '%: its lines sum to % %, and must sum to 0', p_who, own, p_currency
+      using errcode = 'KV003';
+  elsif exists (select from unnest(p_lines) where book_amount is null) then
+    raise exception '%: it is in %, so each line needs its book_amount in %',
+      p_who, p_currency, p_books using errcode = 'KV003';
+  elsif booked <> 0 then
+    raise exception '%: its lines sum to % % in the books, and must sum to 0',
+      p_who, booked, p_books using errcode = 'KV003';
+  elsif p_currency = p_books and exists (
+    select from unnest(p_lines) where amount <> book_amount
+  ) then
+    raise exception '%: it is in the books'' own currency %, so amount and book_amount are one',
+      p_who, p_books using errcode = 'KV003';
+  end if;
+end $$;
+
+-- Over the values, not over their spelling: 100, "100" and "100.00" are the same amount.
+create function kvitt.digest_of(p_head kvitt.records, p_lines kvitt.record_lines[]) returns text
+language sql stable set search_path = '' as $$
+  select encode(sha256(convert_to(jsonb_build_array(
+    p_head.kind, extract(epoch from p_head.approved_at), p_head.voucher_date, p_head.currency,
+    p_head.text,
+    (select jsonb_agg(jsonb_build_array(account, party, trim_scale(amount),
+              trim_scale(book_amount), tax, dimensions, text) order by number)
+       from unnest(p_lines)))::text, 'UTF8')), 'hex')
+$$;
+
+revoke execute on all functions in schema kvitt from public;
+grant execute on function
+  kvitt.save_integration(jsonb),
+  kvitt.calendar(text),
+  kvitt.plan_periods(text, timestamptz, timestamptz[]),
+  kvitt.add_records(jsonb)
+to service_role;

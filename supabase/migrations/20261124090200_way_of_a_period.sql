@@ -1,0 +1,660 @@
+-- The way of a period: due → collecting → collected → exporting → exported → verified.
+--
+-- Each function is one step, decided and written here in one transaction. Each is safe to call
+-- twice with the same arguments, so that a caller whose reply was lost may simply ask again.
+-- After claim_period, all of them carry the fence: whose lease ran out, or was taken over, gets
+-- KV001 and has changed nothing.
+
+-- Claims a period and opens the attempt: the oldest unfinished one that is due, or the one asked
+-- for. Answers {outcome, …}; only 'claimed' gives the lease.
+--   claimed   the caller works on it; state says where it stands
+--   settled   the period is finished (none asked for: nothing is due, this was the last one)
+--   failed    nothing else is due, and the last one waits for a person to mend it and to ask for
+--             it; a trigger 'person' asks
+--   waiting   uncertain, until not_before
+--   busy      somebody else holds the lease of this integration, until leased_until
+--   early     the period asked for is not due yet
+--   idle      nothing is due, and nothing ever was
+--   disabled  the integration is switched off
+create function kvitt.claim_period(
+  p_integration text, p_attempt uuid, p_lease interval, p_trigger text,
+  p_due timestamptz default null, p_scheduled_at timestamptz default null,
+  p_flow_run text default null, p_worker text default null
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  who kvitt.integrations;
+  it kvitt.periods;
+begin
+  -- One at a time per integration: whoever comes second sees what the first one did.
+  select * into who from kvitt.integrations where id = p_integration for update;
+  if not found then
+    raise exception 'there is no integration %', p_integration using errcode = 'KV004';
+  end if;
+
+  select * into it from kvitt.periods
+   where integration_id = p_integration and holder = p_attempt;
+  if found then
+    return kvitt.answer('claimed', who, it); -- asked again after a lost reply
+  end if;
+
+  it := kvitt.period_to_work_on(p_integration, p_due);
+  if it.key is null then
+    return jsonb_build_object('outcome', 'idle');
+  elsif it.state in ('verified', 'skipped') then
+    return kvitt.answer('settled', who, it);
+  elsif not who.enabled then
+    return kvitt.answer('disabled', who, it);
+  elsif it.due_at > now() then
+    return kvitt.answer('early', who, it);
+  elsif it.state = 'failed' and p_due is null and p_trigger <> 'person' then
+    return kvitt.answer('failed', who, it);
+  elsif exists (select from kvitt.periods
+                 where integration_id = p_integration and leased_until > now()) then
+    select * into it from kvitt.periods
+     where integration_id = p_integration and leased_until > now() limit 1;
+    return kvitt.answer('busy', who, it);
+  elsif it.state = 'uncertain' and it.not_before > now() and not kvitt.worth_a_look(it) then
+    return kvitt.answer('waiting', who, it);
+  end if;
+
+  perform kvitt.adopt(it);
+  update kvitt.periods set
+    holder = p_attempt, leased_until = now() + p_lease, fence = fence + 1, reason = null,
+    not_before = null,
+    state = case
+      when state = 'due' then 'collecting'
+      when state = 'uncertain' then 'exporting'
+      when state = 'failed' and frozen_at is null then 'collecting'
+      when state = 'failed' then 'exporting'
+      else state end::kvitt.period_state
+  where integration_id = it.integration_id and due_at = it.due_at
+  returning * into it;
+  insert into kvitt.attempts
+    (id, integration_id, due_at, fence, trigger, scheduled_at, flow_run, worker)
+  values (p_attempt, it.integration_id, it.due_at, it.fence, p_trigger, p_scheduled_at,
+          p_flow_run, p_worker);
+  return kvitt.answer('claimed', who, it);
+end $$;
+
+create function kvitt.period_to_work_on(p_integration text, p_due timestamptz)
+returns kvitt.periods
+language plpgsql stable set search_path = '' as $$
+declare
+  it kvitt.periods;
+begin
+  if p_due is not null then
+    select * into it from kvitt.periods where integration_id = p_integration and due_at = p_due;
+    if not found then
+      raise exception '% has no period that is due at %: its periods follow its schedule',
+        p_integration, p_due using errcode = 'KV004';
+    end if;
+    return it;
+  end if;
+  -- A failed one waits for a person and lets the later ones pass: what it took stays its own.
+  select * into it from kvitt.periods
+   where integration_id = p_integration and due_at <= now()
+     and state not in ('verified', 'skipped', 'failed')
+   order by due_at limit 1;
+  if not found then
+    select * into it from kvitt.periods
+     where integration_id = p_integration and due_at <= now()
+     order by due_at desc limit 1;
+  end if;
+  return it;
+end $$;
+
+-- A reply is missing. What is found present is confirmed at once, so a first look need not wait
+-- for the settle time; after that look has said "not there (yet)", only the time helps.
+create function kvitt.worth_a_look(p_period kvitt.periods) returns boolean
+language sql stable set search_path = '' as $$
+  select exists (select from kvitt.chunks
+    where integration_id = p_period.integration_id and due_at = p_period.due_at
+      and state = 'uncertain' and decided_at is null)
+$$;
+
+-- The last holder is gone: what it intended may have been sent, up to the end of its lease, and
+-- the vendor may still commit it for the settle time after that.
+create function kvitt.adopt(p_period kvitt.periods) returns void
+language plpgsql set search_path = '' as $$
+begin
+  update kvitt.chunks set
+    state = 'uncertain', decided_at = null,
+    not_before = greatest(p_period.leased_until, intended_at) + settle,
+    detail = 'the attempt ended before it had a reply'
+  where integration_id = p_period.integration_id and due_at = p_period.due_at
+    and state = 'intended';
+  update kvitt.attempts set
+    ended_at = now(), outcome = 'interrupted', detail = 'it ended without a word; its lease ran out'
+  where id = p_period.holder and outcome is null;
+end $$;
+
+create function kvitt.answer(
+  p_outcome text, p_integration kvitt.integrations, p_period kvitt.periods
+) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object(
+    'outcome', p_outcome,
+    'integration', to_jsonb(p_integration) - array['created_at', 'updated_at'],
+    'period', to_jsonb(p_period))
+$$;
+
+-- The period, locked, if the caller's lease holds; otherwise KV001.
+create function kvitt.hold(p_integration text, p_due timestamptz, p_fence bigint)
+returns kvitt.periods
+language plpgsql set search_path = '' as $$
+declare
+  it kvitt.periods;
+begin
+  select * into it from kvitt.periods
+   where integration_id = p_integration and due_at = p_due for update;
+  if not found then
+    raise exception '% has no period that is due at %', p_integration, p_due
+      using errcode = 'KV004';
+  elsif it.fence <> p_fence then
+    raise exception 'period %: attempt % took it over from attempt %', it.key, it.fence, p_fence
+      using errcode = 'KV001';
+  elsif it.holder is null or it.leased_until <= clock_timestamp() then
+    raise exception 'period %: the lease of attempt % ran out', it.key, p_fence
+      using errcode = 'KV001';
+  end if;
+  return it;
+end $$;
+
+create function kvitt.renew_lease(
+  p_integration text, p_due timestamptz, p_fence bigint, p_lease interval
+) returns void
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform kvitt.hold(p_integration, p_due, p_fence);
+  update kvitt.periods set leased_until = clock_timestamp() + p_lease
+   where integration_id = p_integration and due_at = p_due;
+end $$;
+
+create function kvitt.record_cold_start(
+  p_id uuid, p_integration text, p_due timestamptz, p_attempt uuid, p_function text,
+  p_kind kvitt.cold_start_kind, p_boot_ms numeric, p_reply_ms numeric, p_detail text
+) returns void
+language sql security definer set search_path = '' as $$
+  insert into kvitt.cold_starts
+    (id, integration_id, due_at, attempt, function, kind, boot_ms, reply_ms, detail)
+  values (p_id, p_integration, p_due, p_attempt, p_function, p_kind, p_boot_ms, p_reply_ms,
+          p_detail)
+  on conflict (id) do nothing
+$$;
+
+-- ---------------------------------------------------------------------------------------------
+-- The batch
+
+-- Takes the next page of the period's records, at most p_limit; when no more are to be had, the
+-- batch is frozen and done is true. Called by the Edge Function. Twice is harmless: the second
+-- call takes the next page, and after the freeze there is none.
+create function kvitt.collect_page(
+  p_integration text, p_due timestamptz, p_fence bigint, p_limit integer
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  it kvitt.periods;
+  taken bigint := 0;
+  taken_lines bigint := 0;
+begin
+  if p_limit is null or p_limit < 1 then
+    raise exception 'a page holds at least 1 record, not %', p_limit using errcode = 'KV003';
+  end if;
+  it := kvitt.hold(p_integration, p_due, p_fence);
+  if it.frozen_at is null then
+    select t.records, t.lines into taken, taken_lines
+      from kvitt.take_records(it, p_limit) as t;
+    update kvitt.periods set
+      record_count = record_count + taken,
+      line_count = line_count + taken_lines,
+      frozen_at = case when taken < p_limit then now() end,
+      state = case when taken < p_limit then 'collected' else state end
+    where integration_id = p_integration and due_at = p_due
+    returning * into it;
+  end if;
+  return jsonb_build_object('key', it.key, 'taken', taken, 'total', it.record_count,
+                            'done', it.frozen_at is not null);
+end $$;
+
+-- Approved before the period is due and not taken yet, in the order of approval. Approved late
+-- means taken by the next one.
+create function kvitt.take_records(p_period kvitt.periods, p_limit integer)
+returns table (records bigint, lines bigint)
+language plpgsql set search_path = '' as $$
+declare
+  last_number bigint;
+begin
+  select last_voucher_number into last_number from kvitt.integrations
+   where id = p_period.integration_id for update;
+  return query
+  with page as (
+    select r.id, row_number() over (order by r.approved_at, r.id) as n
+      from kvitt.records r
+     where r.integration_id = p_period.integration_id and r.period_due_at is null
+       and r.approved_at < p_period.due_at
+     order by r.approved_at, r.id limit p_limit
+  ), taken as (
+    update kvitt.records r set
+      period_due_at = p_period.due_at,
+      sequence = p_period.record_count + page.n,
+      voucher_number = last_number + page.n
+    from page where r.integration_id = p_period.integration_id and r.id = page.id
+    returning r.line_count
+  ), counted as (
+    select count(*) as records, coalesce(sum(line_count), 0)::bigint as lines from taken
+  ), moved as (
+    update kvitt.integrations set last_voucher_number = last_number + counted.records
+      from counted where id = p_period.integration_id
+    returning counted.records, counted.lines
+  )
+  select moved.records, moved.lines from moved;
+end $$;
+
+-- The batch from p_after on, in sequence: as many whole records as fit both limits, one at least.
+-- Amounts are strings, so that no reader makes binary floats of them.
+create function kvitt.read_batch(
+  p_integration text, p_due timestamptz, p_after bigint, p_max_records integer, p_max_lines integer
+) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with page as (
+    select r.*, sum(line_count) over (order by sequence) as lines_so_far
+      from kvitt.records r
+     where integration_id = p_integration and period_due_at = p_due and sequence > p_after
+     order by sequence limit p_max_records
+  )
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', page.id, 'kind', page.kind, 'approved_at', page.approved_at,
+    'voucher_date', page.voucher_date, 'currency', page.currency, 'text', page.text,
+    'sequence', page.sequence, 'voucher_number', page.voucher_number,
+    'lines', (
+      select jsonb_agg(jsonb_build_object(
+        'number', l.number, 'account', l.account, 'party', l.party, 'amount', l.amount::text,
+        'book_amount', l.book_amount::text, 'tax', l.tax, 'dimensions', l.dimensions,
+        'text', l.text) order by l.number)
+        from kvitt.record_lines l
+       where l.integration_id = p_integration and l.record_id = page.id)
+    ) order by page.sequence), '[]')
+  from page
+  where lines_so_far <= p_max_lines or sequence = p_after + 1
+$$;
+
+-- ---------------------------------------------------------------------------------------------
+-- Chunks
+
+-- Written before the call. Answers the chunk; its state tells whether it may be sent: 'intended'.
+-- p_totals is what the call will carry, counted from the call. A chunk of lines begins where the
+-- one before it ended, so that no voucher is left out and none is in two.
+create function kvitt.intend_chunk(
+  p_integration text, p_due timestamptz, p_fence bigint, p_kind kvitt.chunk_kind,
+  p_first bigint, p_last bigint, p_totals jsonb, p_settle interval
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  it kvitt.periods;
+  chunk kvitt.chunks;
+  expected bigint;
+begin
+  it := kvitt.hold(p_integration, p_due, p_fence);
+  select * into chunk from kvitt.chunks
+   where integration_id = p_integration and due_at = p_due and kind = p_kind
+     and first_sequence is not distinct from p_first;
+  if found then
+    return kvitt.intend_again(it, chunk, p_last, p_totals);
+  end if;
+
+  select coalesce(max(last_sequence), 0) + 1 into expected from kvitt.chunks
+   where integration_id = p_integration and due_at = p_due and kind = 'lines';
+  if p_kind = 'lines' and (p_first <> expected or p_last > it.record_count) then
+    raise exception 'period %: a chunk of % to % does not follow; the next voucher is %',
+      it.key, p_first, p_last, expected using errcode = 'KV005';
+  elsif p_kind = 'post' and (expected <= it.record_count or exists (
+    select from kvitt.chunks where integration_id = p_integration and due_at = p_due
+      and state <> 'confirmed')) then
+    raise exception 'period %: it is not posted before each line is confirmed', it.key
+      using errcode = 'KV005';
+  end if;
+  update kvitt.periods set state = 'exporting'
+   where integration_id = p_integration and due_at = p_due and state = 'collected';
+  insert into kvitt.chunks
+    (integration_id, due_at, number, kind, first_sequence, last_sequence, fence, totals, settle)
+  select p_integration, p_due, coalesce(max(number), 0) + 1, p_kind, p_first, p_last, p_fence,
+         p_totals, p_settle
+    from kvitt.chunks where integration_id = p_integration and due_at = p_due
+  returning * into chunk;
+  return to_jsonb(chunk);
+end $$;
+
+-- Sent once already. Again only where it is known not to have arrived, or a person has mended it.
+create function kvitt.intend_again(
+  p_period kvitt.periods, p_chunk kvitt.chunks, p_last bigint, p_totals jsonb
+) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  chunk kvitt.chunks := p_chunk;
+begin
+  if chunk.last_sequence is distinct from p_last then
+    raise exception 'period %: chunk % ends at voucher %, not %',
+      p_period.key, chunk.number, chunk.last_sequence, p_last using errcode = 'KV005';
+  end if;
+  if chunk.state in ('unsent', 'refused') then
+    update kvitt.chunks set
+      state = 'intended', fence = p_period.fence, sends = sends + 1, totals = p_totals,
+      intended_at = now(), decided_at = null, not_before = null, absences = 0
+    where integration_id = chunk.integration_id and due_at = chunk.due_at
+      and number = chunk.number
+    returning * into chunk;
+  end if;
+  return to_jsonb(chunk);
+end $$;
+
+-- After the call, or after reading back. p_outcome:
+--   confirmed, refused, unsent   as the states
+--   uncertain                    no reply: nothing is known before the settle time is over
+--   absent                       read back, and not there. Before not_before that says nothing;
+--                                after it, p_absences such readings, p_gap apart, make it unsent
+create function kvitt.settle_chunk(
+  p_integration text, p_due timestamptz, p_fence bigint, p_number integer, p_outcome text,
+  p_reference jsonb default null, p_detail text default null,
+  p_absences integer default 1, p_gap interval default '0'
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  chunk kvitt.chunks;
+  absent boolean := p_outcome = 'absent';
+begin
+  perform kvitt.hold(p_integration, p_due, p_fence);
+  select * into chunk from kvitt.chunks
+   where integration_id = p_integration and due_at = p_due and number = p_number for update;
+  if not found then
+    raise exception '% at %: there is no chunk %', p_integration, p_due, p_number
+      using errcode = 'KV004';
+  elsif not absent and chunk.state = p_outcome::kvitt.chunk_state then
+    return to_jsonb(chunk); -- said twice
+  end if;
+
+  if absent and chunk.state = 'uncertain' and now() >= chunk.not_before then
+    chunk.absences := chunk.absences + 1;
+    chunk.not_before := now() + p_gap;
+  end if;
+  update kvitt.chunks set
+    state = case
+      when absent and chunk.absences >= p_absences then 'unsent'
+      when absent then 'uncertain'
+      else p_outcome end::kvitt.chunk_state,
+    not_before = case when p_outcome = 'uncertain' then now() + settle else chunk.not_before end,
+    absences = chunk.absences,
+    decided_at = now(),
+    reference = coalesce(p_reference, reference),
+    detail = coalesce(p_detail, detail)
+  where integration_id = p_integration and due_at = p_due and number = p_number
+  returning * into chunk;
+  return to_jsonb(chunk);
+end $$;
+
+-- The chunks of a period after p_after in order, at most p_limit: a period may have many.
+create function kvitt.read_chunks(
+  p_integration text, p_due timestamptz, p_after integer, p_limit integer
+) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select coalesce(jsonb_agg(to_jsonb(c) order by c.number), '[]') from (
+    select * from kvitt.chunks
+     where integration_id = p_integration and due_at = p_due and number > p_after
+     order by number limit p_limit) c
+$$;
+
+-- ---------------------------------------------------------------------------------------------
+-- Ends
+
+-- Each voucher is in a confirmed chunk, and posted where the vendor posts.
+create function kvitt.finish_export(p_integration text, p_due timestamptz, p_fence bigint)
+returns void
+language plpgsql security definer set search_path = '' as $$
+declare
+  it kvitt.periods;
+  sent bigint;
+begin
+  it := kvitt.hold(p_integration, p_due, p_fence);
+  if it.state in ('exported', 'verified') then
+    return;
+  end if;
+  select coalesce(sum(last_sequence - first_sequence + 1), 0) into sent from kvitt.chunks
+   where integration_id = p_integration and due_at = p_due and state = 'confirmed';
+  if it.frozen_at is null or sent <> it.record_count or exists (
+    select from kvitt.chunks where integration_id = p_integration and due_at = p_due
+      and state <> 'confirmed') then
+    raise exception 'period %: % of % vouchers are confirmed', it.key, sent, it.record_count
+      using errcode = 'KV005';
+  end if;
+  if it.record_count > 0 then
+    update kvitt.periods set state = 'exported'
+     where integration_id = p_integration and due_at = p_due;
+  end if;
+end $$;
+
+-- What a receipt compares. Debit sums, since a batch of balanced vouchers sums to nothing.
+create function kvitt.totals(p_vouchers bigint, p_lines bigint, p_original jsonb, p_booked numeric)
+returns jsonb
+language sql immutable set search_path = '' as $$
+  select jsonb_build_object('vouchers', p_vouchers, 'lines', p_lines,
+    'original', coalesce(p_original, '{}'), 'booked', trim_scale(coalesce(p_booked, 0))::text)
+$$;
+
+-- taken, from the records themselves; sent, from what the confirmed calls carried.
+create function kvitt.taken(p_period kvitt.periods) returns jsonb
+language sql stable set search_path = '' as $$
+  select kvitt.totals(p_period.record_count, p_period.line_count,
+    (select jsonb_object_agg(currency, trim_scale(debit)::text) from (
+       select r.currency, sum(l.amount) filter (where l.amount > 0) as debit
+         from kvitt.records r join kvitt.record_lines l
+           on (l.integration_id, l.record_id) = (r.integration_id, r.id)
+        where r.integration_id = p_period.integration_id and r.period_due_at = p_period.due_at
+        group by r.currency) per_currency),
+    (select sum(l.book_amount) filter (where l.book_amount > 0)
+       from kvitt.records r join kvitt.record_lines l
+         on (l.integration_id, l.record_id) = (r.integration_id, r.id)
+      where r.integration_id = p_period.integration_id and r.period_due_at = p_period.due_at))
+$$;
+
+create function kvitt.sent(p_period kvitt.periods) returns jsonb
+language sql stable set search_path = '' as $$
+  with confirmed as (
+    select totals from kvitt.chunks
+     where integration_id = p_period.integration_id and due_at = p_period.due_at
+       and state = 'confirmed' and kind = 'lines'
+  )
+  select kvitt.totals(
+    coalesce(sum((totals ->> 'vouchers')::bigint), 0)::bigint,
+    coalesce(sum((totals ->> 'lines')::bigint), 0)::bigint,
+    (select jsonb_object_agg(currency, trim_scale(debit)::text) from (
+       select e.key as currency, sum(e.value::numeric) as debit
+         from confirmed, jsonb_each_text(totals -> 'original') e group by e.key) per_currency),
+    sum((totals ->> 'booked')::numeric))
+  from confirmed
+$$;
+
+-- The books do not show what was sent. Less than was sent may still be on its way from one of the
+-- vendor's tables to another: within the settle time that is uncertain, not wrong.
+create function kvitt.not_verified(p_period kvitt.periods, p_taken jsonb, p_sent jsonb, p_shown jsonb)
+returns void
+language plpgsql set search_path = '' as $$
+declare
+  settle interval;
+  until timestamptz;
+begin
+  select max(c.settle), max(c.decided_at + c.settle) into settle, until from kvitt.chunks c
+   where (c.integration_id, c.due_at) = (p_period.integration_id, p_period.due_at);
+  update kvitt.periods set
+    state = case
+      when p_taken = p_sent and now() < until
+        and (p_shown ->> 'lines')::bigint < (p_sent ->> 'lines')::bigint
+      then 'uncertain' else 'failed' end::kvitt.period_state,
+    not_before = least(now() + settle / 5, until),
+    reason = format('the books do not show what was sent. Taken: %s. Sent: %s. Read back: %s.',
+      kvitt.in_words(p_taken), kvitt.in_words(p_sent), kvitt.in_words(p_shown))
+  where integration_id = p_period.integration_id and due_at = p_period.due_at;
+end $$;
+
+create function kvitt.in_words(p_totals jsonb) returns text
+language sql immutable set search_path = '' as $$
+  select format('%s vouchers, %s lines, %s booked', p_totals ->> 'vouchers', p_totals ->> 'lines',
+                p_totals ->> 'booked')
+$$;
+
+-- The period ends here, one way or the other: verified with a receipt where what the books show
+-- is what was taken and sent; else not_verified decides. p_read_back is
+-- {vouchers, lines, booked, original?}: a vendor that shows no original currencies leaves it out.
+create function kvitt.settle_period(
+  p_integration text, p_due timestamptz, p_fence bigint, p_read_back jsonb, p_requests jsonb
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  it kvitt.periods;
+  taken jsonb;
+  sent jsonb;
+  shown jsonb := kvitt.totals((p_read_back ->> 'vouchers')::bigint,
+    (p_read_back ->> 'lines')::bigint, p_read_back -> 'original',
+    (p_read_back ->> 'booked')::numeric);
+begin
+  select * into it from kvitt.periods where integration_id = p_integration and due_at = p_due;
+  if it.state = 'verified' and it.fence = p_fence then
+    return it.receipt; -- said twice
+  end if;
+  it := kvitt.hold(p_integration, p_due, p_fence);
+  update kvitt.attempts set requests = p_requests where id = it.holder;
+  taken := kvitt.taken(it);
+  sent := kvitt.sent(it);
+  if not p_read_back ? 'original' then
+    shown := shown || jsonb_build_object('original', taken -> 'original');
+  end if;
+  if taken <> sent or taken <> shown then
+    perform kvitt.not_verified(it, taken, sent, shown);
+    return null;
+  end if;
+  update kvitt.periods set
+    state = 'verified', settled_at = clock_timestamp(), reason = null,
+    receipt = kvitt.receipt(it, taken, sent, p_read_back, clock_timestamp())
+  where integration_id = p_integration and due_at = p_due
+  returning * into it;
+  return it.receipt;
+end $$;
+
+create function kvitt.receipt(
+  p_period kvitt.periods, p_taken jsonb, p_sent jsonb, p_read_back jsonb, p_settled_at timestamptz
+) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object(
+    'key', p_period.key,
+    'integration', p_period.integration_id,
+    'organisation', i.organisation,
+    'vendor', i.vendor,
+    'connection', i.connection,
+    'book_currency', i.book_currency,
+    'time_zone', i.time_zone,
+    'opens_at', p_period.opens_at,
+    'due_at', p_period.due_at,
+    'settled_at', p_settled_at,
+    'taken', p_taken, 'sent', p_sent, 'read_back', p_read_back,
+    'drift_seconds', (select round(extract(epoch from min(drift))::numeric, 3)
+                        from kvitt.attempts a where (a.integration_id, a.due_at)
+                           = (p_period.integration_id, p_period.due_at)),
+    'cold_starts', (select coalesce(jsonb_agg(jsonb_build_object(
+                        'kind', kind, 'boot_ms', boot_ms, 'reply_ms', reply_ms)
+                        order by seen_at), '[]')
+                      from kvitt.cold_starts c where (c.integration_id, c.due_at)
+                         = (p_period.integration_id, p_period.due_at)),
+    'attempts', (select jsonb_agg(jsonb_build_object(
+                     'trigger', trigger, 'started_at', started_at,
+                     'outcome', coalesce(outcome, 'settled'), 'detail', detail)
+                     order by fence)
+                   from kvitt.attempts a where (a.integration_id, a.due_at)
+                      = (p_period.integration_id, p_period.due_at)),
+    'requests', (select coalesce(jsonb_object_agg(purpose, spent), '{}') from (
+                   select e.key as purpose, sum(e.value::bigint) as spent
+                     from kvitt.attempts a, jsonb_each_text(a.requests) e
+                    where (a.integration_id, a.due_at)
+                        = (p_period.integration_id, p_period.due_at)
+                    group by e.key) by_purpose),
+    'resent', (select coalesce(jsonb_agg(jsonb_build_object(
+                   'chunk', number, 'sends', sends, 'detail', detail) order by number), '[]')
+                 from kvitt.chunks c where (c.integration_id, c.due_at)
+                    = (p_period.integration_id, p_period.due_at)
+                  and (sends > 1 or absences > 0 or not_before is not null)))
+  from kvitt.integrations i where i.id = p_period.integration_id
+$$;
+
+-- A reply is missing: the period waits for the first time at which a look can decide something.
+create function kvitt.suspend_period(
+  p_integration text, p_due timestamptz, p_fence bigint, p_reason text
+) returns timestamptz
+language plpgsql security definer set search_path = '' as $$
+declare
+  it kvitt.periods;
+begin
+  it := kvitt.hold(p_integration, p_due, p_fence);
+  update kvitt.periods set state = 'uncertain', reason = p_reason, not_before = coalesce(
+    (select min(not_before) from kvitt.chunks
+      where integration_id = p_integration and due_at = p_due and state = 'uncertain'), now())
+  where integration_id = p_integration and due_at = p_due
+  returning * into it;
+  return it.not_before;
+end $$;
+
+-- Permanent: a person must mend something. Trying again before that changes nothing.
+create function kvitt.fail_period(
+  p_integration text, p_due timestamptz, p_fence bigint, p_reason text
+) returns void
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform kvitt.hold(p_integration, p_due, p_fence);
+  update kvitt.periods set state = 'failed', reason = p_reason
+   where integration_id = p_integration and due_at = p_due and state <> 'failed';
+end $$;
+
+-- The last word of an attempt; gives the lease back, if it still has it.
+create function kvitt.close_attempt(
+  p_attempt uuid, p_outcome kvitt.attempt_outcome, p_detail text, p_requests jsonb
+) returns void
+language plpgsql security definer set search_path = '' as $$
+begin
+  update kvitt.attempts set
+    ended_at = clock_timestamp(), outcome = p_outcome, detail = p_detail, requests = p_requests
+  where id = p_attempt and outcome is null;
+  update kvitt.periods set holder = null, leased_until = null where holder = p_attempt;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------
+-- For watchers
+
+-- The integrations for which a run would find something to do now: a period is due and unfinished,
+-- nobody holds a lease, and an uncertain one's time has come.
+create function kvitt.integrations_with_work()
+returns table (integration_id text, due_at timestamptz, state kvitt.period_state, late interval)
+language sql stable security definer set search_path = '' as $$
+  select distinct on (p.integration_id) p.integration_id, p.due_at, p.state, now() - p.due_at
+    from kvitt.periods p join kvitt.integrations i on i.id = p.integration_id and i.enabled
+   where p.state not in ('verified', 'skipped', 'failed') and p.due_at <= now()
+     and coalesce(p.not_before <= now(), true)
+     and not exists (select from kvitt.periods l
+                      where l.integration_id = p.integration_id and l.leased_until > now())
+   order by p.integration_id, p.due_at
+$$;
+
+revoke execute on all functions in schema kvitt from public;
+grant execute on function
+  kvitt.claim_period(text, uuid, interval, text, timestamptz, timestamptz, text, text),
+  kvitt.renew_lease(text, timestamptz, bigint, interval),
+  kvitt.record_cold_start(uuid, text, timestamptz, uuid, text, kvitt.cold_start_kind, numeric,
+                          numeric, text),
+  kvitt.collect_page(text, timestamptz, bigint, integer),
+  kvitt.read_batch(text, timestamptz, bigint, integer, integer),
+  kvitt.intend_chunk(text, timestamptz, bigint, kvitt.chunk_kind, bigint, bigint, jsonb, interval),
+  kvitt.settle_chunk(text, timestamptz, bigint, integer, text, jsonb, text, integer, interval),
+  kvitt.read_chunks(text, timestamptz, integer, integer),
+  kvitt.finish_export(text, timestamptz, bigint),
+  kvitt.settle_period(text, timestamptz, bigint, jsonb, jsonb),
+  kvitt.suspend_period(text, timestamptz, bigint, text),
+  kvitt.fail_period(text, timestamptz, bigint, text),
+  kvitt.close_attempt(uuid, kvitt.attempt_outcome, text, jsonb),
+  kvitt.integrations_with_work()
+to service_role;

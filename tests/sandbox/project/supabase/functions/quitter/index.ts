@@ -1,0 +1,1 @@
+Deno.serve(() => Deno.exit(7));
