@@ -44,7 +44,8 @@ records = typer.Typer(help="The approved records.")
 app.add_typer(integrations, name="integrations", no_args_is_help=True)
 app.add_typer(records, name="records", no_args_is_help=True)
 
-out = Console()
+# Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
+out = Console(width=None if sys.stdout.isatty() else 200)
 
 Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 Pool = Annotated[str, typer.Option(help="Name of the work pool.")]
@@ -189,7 +190,7 @@ def receipt(
         if as_json:
             out.print_json(data=found)
         else:
-            out.print(as_text(found), highlight=False)
+            out.print(as_text(found), highlight=False, soft_wrap=True)
 
     _run(work())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
@@ -57,6 +57,27 @@ class PrefectServer:
             cwd=CHECKOUT,
             grace=10,
         )
+
+    def latest_run(self, deployment: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the latest ended run of `flow/name`, and its tasks' names and states in order."""
+        flow, name = deployment.split("/")
+        run = self._ask(
+            "flow_runs",
+            {
+                "flows": {"name": {"any_": [flow]}},
+                "deployments": {"name": {"any_": [name]}},
+                "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
+                "sort": "END_TIME_DESC",
+                "limit": 1,
+            },
+        )[0]
+        tasks = self._ask("task_runs", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        ordered = sorted(tasks, key=lambda task: task["expected_start_time"])
+        return run, {t["name"].split(" ")[0]: t["state"]["name"] for t in ordered}
+
+    def _ask(self, what: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        answer = httpx.post(f"{self.url}/api/{what}/filter", json=body, trust_env=False)
+        return answer.raise_for_status().json()
 
 
 def _prefect() -> list[str]:

@@ -235,6 +235,12 @@ class Home:
             return None
 
     @classmethod
+    def place(cls, name: str) -> Path:
+        """Return where the home of this name lies, whether it is there or not."""
+        with _turn() as parent:
+            return parent / _folder(name)
+
+    @classmethod
     def sweep(cls) -> list[Path]:
         """Remove the homes whose owners are dead, and say which they were."""
         with _turn() as parent:

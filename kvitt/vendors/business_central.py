@@ -14,9 +14,11 @@ The facts are Microsoft's, collected and graded in docs/vendors/business-central
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -38,16 +40,19 @@ from kvitt.vendors.http import (
     Purpose,
     Secret,
     Unauthorised,
+    retry_after,
 )
 from kvitt.vendors.references import (
     LAST_SEQUENCE,
     count_lines,
+    reference_to,
     sequence_in,
     totals_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from decimal import Decimal
     from types import TracebackType
     from typing import Self
 
@@ -56,7 +61,7 @@ if TYPE_CHECKING:
     from kvitt.domain.integrations import Timeouts
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
-    from kvitt.domain.vouchers import Voucher
+    from kvitt.domain.vouchers import Voucher, VoucherLine
     from kvitt.ports import Guard
 
 T = TypeVar("T")
@@ -80,7 +85,7 @@ class BusinessCentralSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tenant_id: UUID
+    tenant_id: str = Field(pattern=r"^[A-Za-z0-9.-]+$")
     environment: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     company_id: UUID
     client_id: str
@@ -106,9 +111,8 @@ class _StagedLine(_Reply):
     amount: Amount
 
 
-class _LedgerEntry(_Reply):
-    document_number: str
-    debit_amount: Amount
+class _LedgerEntry(_StagedLine):
+    amount: Amount = Field(alias="debitAmount")
 
 
 class _Page(_Reply, Generic[R]):
@@ -377,32 +381,21 @@ class BusinessCentral:
 
     async def _staged(
         self, period: Period, journal: UUID, first: int, last: int
-    ) -> list[tuple[int, Any]]:
-        rows = self._rows(
-            f"show the lines of journal {_code(period)}",
-            f"journals({journal})/journalLines",
-            {"$filter": _named_between(period, first, last), "$select": "documentNumber,amount"},
-            _StagedLine,
-        )
+    ) -> list[tuple[int, Decimal]]:
+        what, path = f"show journal {_code(period)}", f"journals({journal})/journalLines"
+        options = _between(period, first, last, select="documentNumber,amount")
         return [
             (sequence, row.amount)
-            async for row in rows
+            async for row in self._rows(what, path, options, _StagedLine)
             if (sequence := sequence_in(period, row.document_number)) is not None
         ]
 
-    async def _entries(self, period: Period, first: int, last: int) -> list[tuple[int, Any]]:
-        rows = self._rows(
-            f"show the ledger entries of {period.reference}",
-            "generalLedgerEntries",
-            {
-                "$filter": _named_between(period, first, last),
-                "$select": "documentNumber,debitAmount",
-            },
-            _LedgerEntry,
-        )
+    async def _entries(self, period: Period, first: int, last: int) -> list[tuple[int, Decimal]]:
+        what, path = f"show the ledger entries of {period.reference}", "generalLedgerEntries"
+        options = _between(period, first, last, select="documentNumber,debitAmount")
         return [
-            (sequence, row.debit_amount)
-            async for row in rows
+            (sequence, row.amount)
+            async for row in self._rows(what, path, options, _LedgerEntry)
             if (sequence := sequence_in(period, row.document_number)) is not None
         ]
 
@@ -486,3 +479,135 @@ class BusinessCentral:
 
         new = await self._http.ask(call, judge)
         return _Token(secret=new.access_token, until=asked + new.expires_in - _TOKEN_MARGIN)
+
+
+# -- what a voucher becomes ------------------------------------------------------------------------
+
+
+def _code(period: Period) -> str:
+    """Return the code of a period's journal: ten characters, the last one no digit."""
+    return f"{period.reference}K"
+
+
+def _lines_of(period: Period, voucher: Voucher) -> Iterator[Json]:
+    document = reference_to(period, voucher.sequence)
+    if max(line.number for line in voucher.lines) > _LINES_PER_VOUCHER:
+        raise Refused(
+            f"voucher {voucher.number} (record {voucher.record_id}) has more than "
+            f"{_LINES_PER_VOUCHER:,} lines, for which there are no line numbers. Nothing of it was "
+            "sent: split the record"
+        )
+    for line in voucher.lines:
+        yield {
+            "lineNumber": _line_number(voucher, line),
+            "documentNumber": document,
+            "externalDocumentNumber": _external_number(voucher.record_id),
+            "postingDate": voucher.posting_date.isoformat(),
+            "accountType": "Vendor" if line.party else "G/L Account",
+            "accountNumber": line.party or line.account,
+            "amount": line.booked,
+            **_words_of(line),
+        }
+
+
+def _line_number(voucher: Voucher, line: VoucherLine) -> int:
+    """Return the same number for a line each time, so that to insert it twice is an error.
+
+    Never a multiple of 2,000: Business Central's own blank line after posting has number 10,000.
+    The greatest, for voucher 999,999, is just below the field's 2^31.
+    """
+    return voucher.sequence * (_LINES_PER_VOUCHER + 1) + line.number
+
+
+def _words_of(line: VoucherLine) -> Json:
+    """Return what a line has only sometimes. A text that is too long goes on as a comment."""
+    words: Json = {"description": line.text[:_DESCRIPTION]}
+    if len(line.text) > _DESCRIPTION:
+        words["comment"] = line.text[:_COMMENT]
+    if line.tax:
+        words["taxCode"] = line.tax
+    if line.dimensions:
+        words["dimensionSetLines"] = [
+            {"code": code, "valueCode": value} for code, value in line.dimensions.items()
+        ]
+    return words
+
+
+def _external_number(record_id: str) -> str:
+    """Return a record's id, or where it is too long its beginning and a digest of all of it."""
+    if len(record_id) <= _EXTERNAL_NUMBER:
+        return record_id
+    digest = hashlib.sha256(record_id.encode()).hexdigest()[:_DIGEST]
+    return f"{record_id[: _EXTERNAL_NUMBER - _DIGEST - 1]}-{digest}"
+
+
+def _parts(lines: Sequence[Json]) -> Iterator[list[Json]]:
+    """Cut lines into batches of whole vouchers; only one that is too long by itself is cut."""
+    part: list[Json] = []
+    for _, group in groupby(lines, key=lambda line: line["documentNumber"]):
+        voucher = list(group)
+        if part and len(part) + len(voucher) > _BATCH_LIMIT:
+            yield part
+            part = []
+        part += voucher
+        while len(part) > _BATCH_LIMIT:
+            yield part[:_BATCH_LIMIT]
+            part = part[_BATCH_LIMIT:]
+    if part:
+        yield part
+
+
+def _operation(url: str, line: Json) -> Json:
+    return {
+        "id": str(line["lineNumber"]),
+        "method": "POST",
+        "url": url,
+        "headers": {"Content-Type": "application/json"},
+        "body": line,
+    }
+
+
+def _named(lines: Sequence[Json]) -> str:
+    """Say which lines these are, for a message."""
+    first, last = lines[0]["documentNumber"], lines[-1]["documentNumber"]
+    return f"{len(lines)} lines, {first} to {last}"
+
+
+def _between(period: Period, first: int, last: int, *, select: str) -> dict[str, str]:
+    """Ask for the lines of some vouchers of a period, by document number."""
+    low, high = reference_to(period, first), reference_to(period, last)
+    condition = f"documentNumber ge '{low}' and documentNumber le '{high}'"
+    return {"$filter": condition, "$select": select}
+
+
+# -- replies ---------------------------------------------------------------------------------------
+
+
+def _read(model: type[R], reply: httpx.Response) -> R:
+    """Return a reply's content. Raises ValueError where it is not what the model says."""
+    return model.model_validate(exact_json.loads(reply.content))
+
+
+def _reader(model: type[R]) -> Callable[[httpx.Response], R]:
+    return lambda reply: _read(model, reply)
+
+
+def _complaint_of(reply: httpx.Response) -> Complaint:
+    try:
+        said = exact_json.loads(reply.content)
+    except ValueError:
+        said = reply.text  # a gateway's page, not Business Central's own words
+    return replace(_complaint(reply.status_code, said), retry_after=retry_after(reply))
+
+
+def _complaint(status: int, said: Any) -> Complaint:
+    """Read an error: Business Central's is an object, Entra's a word with a description beside."""
+    match said:
+        case {"error": {"code": str(code), "message": str(message)}}:
+            return Complaint(status=status, code=code, message=message)
+        case {"error": str(code), **further}:
+            return Complaint(
+                status=status, code=code, message=str(further.get("error_description", ""))
+            )
+        case _:
+            return Complaint(status=status, message=str(said or ""))

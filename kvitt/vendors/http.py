@@ -1,11 +1,11 @@
 """HTTP to the vendors: what became of a request, and who sends it again. Nobody else retries.
 
-| what happened | to a write | to a read |
+| what happened | a write | a read |
 |---|---|---|
-| it never left us, or was turned away (429) | sent again, at last Unsent | the same |
-| no reply, 408, 5xx, a reply that cannot be read | Uncertain, at once | sent again, at last Unsent |
-| 401 | Unauthorised, a kind of Refused | the same |
-| anything else that is no success | Refused | the same |
+| it never left us, or was turned away (429) | again, at last Unsent | again, at last Unsent |
+| no reply, 408, 5xx, a reply that cannot be read | Uncertain, at once | again, at last Unsent |
+| 401 | Unauthorised, a kind of Refused | Unauthorised |
+| anything else that is no success | Refused | Refused |
 
 A vendor adds what its own error codes mean. Before each try of a write, its guard is asked whether
 it may still be sent. Messages quote what the vendor said, without the secrets that `conceal` was
@@ -244,7 +244,7 @@ class Http:
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
-        return " ".join(text.split())[:_LONGEST_QUOTE]
+        return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".")
 
 
 def retry_after(reply: httpx.Response) -> timedelta | None:

@@ -5,6 +5,12 @@ name stands for the usual pair. Queue one with POST /_sandbox/faults, one object
 
     {"on": "journals.create", "nth": 1, "times": 1, "fault": "reply-lost"}
 
+`phase` asks for another phase than the usual one. So a gateway that gives up before the vendor
+does, and a client that hangs and hears nothing, are
+
+    {"on": "post", "fault": "status", "status": 504, "phase": "later", "commit_after": 3}
+    {"on": "post", "fault": "late-commit", "commit_after": 3, "delay": 60}
+
 `on` is an operation's name or a pattern ("journals.*", "*"). The fault strikes the calls number
 `nth` to `nth + times - 1` that match, counted from when it was queued. Of several faults that
 match one call, the one queued first strikes; the others count the call too.

@@ -275,6 +275,7 @@ def main(open_vendor: Callable[[Path], Vendor], seed: Any) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes any free one")
     parser.add_argument("--setup", type=Path, help="JSON, as for POST /_sandbox/setup")
     wished = parser.parse_args()
+    wished.books.parent.mkdir(parents=True, exist_ok=True)
     new = not wished.books.exists()
     vendor = open_vendor(wished.books)
     if wished.setup:

@@ -15,6 +15,7 @@ CLUB = "c1a7e0de-0000-4000-8000-000000000001"
 THEATRE = "c1a7e0de-0000-4000-8000-000000000002"
 CLUB_TOKEN = "club-token-of-the-sandbox"
 THEATRE_TOKEN = "theatre-token-of-the-sandbox"
+CLUB_ENTITY, THEATRE_ENTITY = 4101, 4102
 CLUB_NAME = "Fjordby Idrettslag"
 THEATRE_NAME = "Teater Nordvest"
 
@@ -87,7 +88,7 @@ BUSINESS_CENTRAL: dict[str, Any] = {
 }
 XLEDGER: dict[str, Any] = {
     "entities": [
-        _xledger_entity(4101, CLUB_TOKEN, CLUB_NAME),
-        _xledger_entity(4102, THEATRE_TOKEN, THEATRE_NAME),
+        _xledger_entity(CLUB_ENTITY, CLUB_TOKEN, CLUB_NAME),
+        _xledger_entity(THEATRE_ENTITY, THEATRE_TOKEN, THEATRE_NAME),
     ],
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from pydantic import BaseModel, ValidationError
+
 from sandbox.vendors.business_central import odata
 from sandbox.vendors.business_central.books import Books
 from sandbox.vendors.business_central.entities import (
@@ -108,12 +110,12 @@ class Api:
 
     def _find(self, path: str) -> _Place:
         """Follow a path of `entity(id)` segments. Raises ApiError."""
-        place = _Place(entity=COMPANIES, owner=self._books.settings.tenant, company="")
         first, *others = path.split("/")
         name, key = _segment(first)
         if name != COMPANIES.name:
             raise bad_request(f"Resource not found for the segment '{name}'.")
-        place = _Place(entity=COMPANIES, owner=place.owner, company=key or "", key=key)
+        tenant = self._books.settings.tenant
+        place = _Place(entity=COMPANIES, owner=tenant, company=key or "", key=key)
         for other in others:
             place = self._below(place, *_segment(other))
         return place
@@ -217,6 +219,20 @@ class _RolledBackError(Exception):
     """A snapshot batch had an operation that failed."""
 
 
+class _GivenOperation(BaseModel):
+    """One of a batch's requests, as it comes."""
+
+    id: str | int
+    method: str
+    url: str
+    headers: dict[str, str] | None = None
+    body: dict[str, Any] | None = None
+
+
+class _GivenBatch(BaseModel):
+    requests: list[_GivenOperation]
+
+
 @dataclass(frozen=True)
 class _Operation:
     id: str
@@ -262,27 +278,24 @@ def _pages(part: str) -> bool:
 
 
 def _operations(request: Request) -> list[_Operation]:
-    listed = request.body.get("requests")
-    if not isinstance(listed, list):
-        raise bad_request("A batch has a list of requests.")
-    if len(listed) > BATCH_LIMIT:  # pyright: ignore[reportUnknownArgumentType]
-        raise ApiError(500, "Internal_ServerError", "The batch has too many operations.")
-    return [_operation(request, each) for each in listed]  # pyright: ignore[reportUnknownVariableType]
-
-
-def _operation(request: Request, given: Any) -> _Operation:
     try:
-        headers = {name.lower(): value for name, value in given.get("headers", {}).items()}
-        inner = Request(
-            verb=given["method"].upper(),
-            url=given["url"],
-            base=request.base,
-            headers=headers,
-            body=given.get("body", {}),
-        )
-        return _Operation(str(given["id"]), inner)
-    except (KeyError, AttributeError) as error:
-        raise bad_request("An operation has id, method, url, and perhaps headers, body.") from error
+        given = _GivenBatch.model_validate(request.body).requests
+    except ValidationError as error:
+        raise bad_request(f"The batch can't be read: {error}.") from error
+    if len(given) > BATCH_LIMIT:
+        raise ApiError(500, "Internal_ServerError", "The batch has too many operations.")
+    return [_operation(request, each) for each in given]
+
+
+def _operation(request: Request, given: _GivenOperation) -> _Operation:
+    inner = Request(
+        verb=given.method.upper(),
+        url=given.url,
+        base=request.base,
+        headers={name.lower(): value for name, value in (given.headers or {}).items()},
+        body=given.body or {},
+    )
+    return _Operation(str(given.id), inner)
 
 
 def _succeeded(outcome: Outcome) -> bool:

@@ -15,6 +15,8 @@ from uuid import UUID
 from sandbox.vendors.business_central.errors import ApiError, bad_request
 
 CENT = Decimal("0.01")
+LARGEST = 10**15  # of amounts; beyond it BC overflows
+LARGEST_WHOLE = 2**31
 ACCOUNT_TYPES = (
     "G/L Account",
     "Customer",
@@ -305,9 +307,9 @@ def _of_kind(known: Field, value: Any) -> Any:  # noqa: PLR0911 - a table
             return value
         case Kind.GUID, str() if is_guid(value):
             return value.lower()
-        case Kind.WHOLE, int() if not isinstance(value, bool):
+        case Kind.WHOLE, int() if not isinstance(value, bool) and abs(value) < LARGEST_WHOLE:
             return value
-        case Kind.MONEY, int() | Decimal() if not isinstance(value, bool):
+        case Kind.MONEY, int() | Decimal() if not isinstance(value, bool) and abs(value) < LARGEST:
             return in_cents(Decimal(value))
         case _:
             raise bad_request(

@@ -1,8 +1,9 @@
 """addGLImportItems: rows are checked, and staged. One bad node refuses all of them."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, cast
 
 from sandbox.vendors.xledger.books import Books
@@ -134,8 +135,7 @@ def _amount(row: Mapping[str, Any]) -> str:
         return row["amount"]
     if row.get("invoiceAmount") is None:
         raise invalid("The field 'amount' is required.")
-    try:
-        rate = Decimal(row.get("exchangeRate") or "1")
-    except InvalidOperation as error:
-        raise invalid("The field 'exchangeRate' is not a decimal number.") from error
-    return str((Decimal(row["invoiceAmount"]) * rate).quantize(Decimal("0.01")))
+    rate = row.get("exchangeRate") or "1"
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", rate):
+        raise invalid("The field 'exchangeRate' is not a decimal number.")
+    return str((Decimal(row["invoiceAmount"]) * Decimal(rate)).quantize(Decimal("0.01")))

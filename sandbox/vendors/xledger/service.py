@@ -1,7 +1,6 @@
 """Xledger over HTTP: who asks, within which limits, and what it is called."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -18,6 +17,7 @@ from graphql import (
     parse,
     validate,
 )
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -32,6 +32,13 @@ from sandbox.vendors.xledger.schema import Root, schema_for
 
 ARGUMENTS = "ARGUMENTS_OF_CORRECT_TYPE"
 JOB_STEP = 0.1  # seconds between looks at the posting interval
+
+
+class _Given(BaseModel):
+    """A request as it comes."""
+
+    query: str
+    variables: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +164,9 @@ class _UnknownTokenError(Exception):
 def _read(body: bytes) -> _Query:
     """Read a request, as far as it can be read."""
     try:
-        given = json.loads(body)
-        document = parse(given["query"])
-        variables: dict[str, Any] = given.get("variables") or {}
-    except (ValueError, KeyError, TypeError, GraphQLError):
+        given = _Given.model_validate_json(body)
+        document = parse(given.query)
+    except (ValidationError, GraphQLError):
         return _Query(document=None, variables={})
     operations = [
         each for each in document.definitions if isinstance(each, OperationDefinitionNode)
@@ -172,7 +178,9 @@ def _read(body: bytes) -> _Query:
         if isinstance(field, FieldNode)
     ]
     mutates = any(each.operation is OperationType.MUTATION for each in operations)
-    return _Query(document=document, variables=variables, fields=tuple(fields), mutates=mutates)
+    return _Query(
+        document=document, variables=given.variables or {}, fields=tuple(fields), mutates=mutates
+    )
 
 
 def _failed(errors: Sequence[GraphQLError], code: str) -> dict[str, Any]:

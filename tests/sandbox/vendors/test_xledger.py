@@ -201,7 +201,7 @@ async def test_an_amount_may_come_in_the_currency_of_the_transaction(theatre: Th
 async def test_the_job_moves_rows_to_the_journal_under_new_ids(theatre: Theatre) -> None:
     await theatre.add(claim())
     staged = await theatre.nodes(STAGED)
-    assert await theatre.simulator.run_jobs() == 2
+    await theatre.simulator.run_jobs()
     posted = await theatre.nodes(POSTED)
     books = await theatre.simulator.books(theatre.id)
     assert await theatre.nodes(STAGED) == []
@@ -259,15 +259,17 @@ async def test_a_voucher_is_refused_by_the_job_and_stays_staged(
 async def test_a_closed_account_is_refused_until_it_is_opened_again(theatre: Theatre) -> None:
     await theatre.change(accounts=[{"code": "7140", "blocked": True}])
     await theatre.add(claim())
-    assert await theatre.simulator.run_jobs() == 0
+    await theatre.simulator.run_jobs()
+    assert len(await theatre.nodes(REFUSED)) == 1
     await theatre.change(accounts=[{"code": "7140", "blocked": False}])
-    assert await theatre.simulator.run_jobs() == 2
+    await theatre.simulator.run_jobs()
     assert await theatre.nodes(REFUSED) == []
+    assert len(await theatre.nodes(POSTED)) == 2
 
 
 async def test_balance_and_codes_may_be_checked_at_the_import_instead(theatre: Theatre) -> None:
     await theatre.simulator.settings(balance="import", unknown_codes="import")
-    for bad in ([node("1.00")], claim(account={"code": "9999"})[:1]):
+    for bad in ([node("1.00")], [node("0.00", "9999")]):
         assert (await theatre.error(ADD, inputs=inputs(bad)))["code"] == "INVALID_VALUE"
     assert await theatre.nodes(STAGED) == []
 
@@ -275,7 +277,8 @@ async def test_balance_and_codes_may_be_checked_at_the_import_instead(theatre: T
 async def test_balance_may_never_be_checked(theatre: Theatre) -> None:
     await theatre.simulator.settings(balance="never")
     await theatre.add([node("1.00")])
-    assert await theatre.simulator.run_jobs() == 1
+    await theatre.simulator.run_jobs()
+    assert len(await theatre.nodes(POSTED)) == 1
 
 
 # Queries
@@ -284,7 +287,8 @@ async def test_balance_may_never_be_checked(theatre: Theatre) -> None:
 async def test_no_hits_are_null_or_an_empty_list(theatre: Theatre) -> None:
     answers = [(await theatre.ask(STAGED))["edges"] for _ in range(2)]
     await theatre.simulator.settings(empty_edges="null")
-    assert sorted(answers, key=str) == [None, []] or sorted(answers, key=str) == [[], None]
+    assert None in answers
+    assert [] in answers
     assert (await theatre.ask(STAGED))["edges"] is None
 
 

@@ -1,0 +1,57 @@
+"""An entity in Xledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from kvitt.domain.integrations import Timeouts
+from kvitt.vendors import xledger as vendor
+
+if TYPE_CHECKING:
+    from kvitt.domain.integrations import Integration
+
+
+class Xledger(Block):
+    """An entity in Xledger, and the token that may import into it.
+
+    Example:
+        Load it, and ask whether Xledger takes the token:
+
+        ```python
+        from blocks import Xledger
+
+        connection = Xledger.load("BLOCK_NAME")
+        print(await connection.check())
+        ```
+    """
+
+    _block_type_name = "Xledger (kvitt)"
+    _block_type_slug = "kvitt-xledger"
+    _description = "An entity in Xledger, reached by its GraphQL API."
+    _documentation_url = "https://xledger.com"  # type: ignore[assignment]  # pydantic makes it a URL
+
+    token: SecretStr = Field(default=..., description="The API token, bound to the entity.")
+    api_url: str = Field(
+        default="https://www.xledger.net/graphql",
+        title="API URL",
+        description="Where the API is; https://demo.xledger.net/graphql for a demo.",
+    )
+
+    def open_for(self, integration: Integration) -> vendor.Xledger:
+        """Return the client of an integration: an async context manager, no request made yet."""
+        return vendor.Xledger(self._settings(), integration.timeouts)
+
+    async def check(self) -> str:
+        """Ask for a sign of life, at the cost of one request.
+
+        Raises VendorError, which says what is wrong.
+        """
+        async with vendor.Xledger(self._settings(), Timeouts()) as client:
+            await client.probe()
+        return f"{self.api_url} answers"
+
+    def _settings(self) -> vendor.XledgerSettings:
+        return vendor.XledgerSettings(token=self.token, api_url=self.api_url)

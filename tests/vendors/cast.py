@@ -1,0 +1,146 @@
+"""The cast: two organisations of the sandbox, their claims, and the simulators that keep books."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from itertools import count
+from typing import Any
+
+import httpx
+
+from kvitt.domain.integrations import Timeouts
+from kvitt.domain.periods import Period, PeriodState, key_of
+from kvitt.domain.vouchers import Voucher, VoucherLine
+from kvitt.vendors import VENDORS, Client
+from kvitt.vendors.http import Patience
+from sandbox.vendors import setup
+
+KARI, AMIR, PRINTER = "ANS-101", "ANS-102", "LEV-201"
+SECRETS = (setup.CLIENT_SECRET, setup.CLUB_TOKEN)
+QUICK = Patience(tries=3, total=10)
+_numbers = count(1)
+
+
+def a_period() -> Period:
+    """Return a period of an integration that no other test has, due this minute."""
+    due_at = datetime.now(UTC).replace(second=0, microsecond=0)
+    integration = f"club-{next(_numbers)}"
+    return Period(
+        integration_id=integration,
+        key=key_of(integration, due_at),
+        opens_at=due_at.replace(year=due_at.year - 1),
+        due_at=due_at,
+        state=PeriodState.EXPORTING,
+        fence=1,
+    )
+
+
+def line(account: str, booked: str, **other: Any) -> VoucherLine:
+    """Return a line; `number` is given by the voucher."""
+    known: dict[str, Any] = {
+        "number": 1,
+        "account": account,
+        "amount": Decimal(other.pop("amount", booked)),
+        "booked": Decimal(booked),
+        "party": None,
+        "tax": None,
+        "dimensions": {},
+        "text": "Travel",
+    }
+    return VoucherLine(**{**known, **other})
+
+
+def voucher(sequence: int, *lines: VoucherLine, currency: str = "NOK", **other: Any) -> Voucher:
+    """Return a voucher with its lines numbered from 1."""
+    known: dict[str, Any] = {
+        "number": 10_000 + sequence,
+        "record_id": f"claim-{sequence}",
+        "posting_date": date(2026, 11, 24),
+        "document_date": date(2026, 11, 20),
+        "source": None,
+        "text": "Travel",
+    }
+    numbered = tuple(
+        VoucherLine(
+            number=number,
+            account=each.account,
+            party=each.party,
+            amount=each.amount,
+            booked=each.booked,
+            tax=each.tax,
+            dimensions=each.dimensions,
+            text=each.text,
+        )
+        for number, each in enumerate(lines, start=1)
+    )
+    return Voucher(sequence=sequence, currency=currency, lines=numbered, **{**known, **other})
+
+
+def a_claim(sequence: int, booked: str = "100.00") -> Voucher:
+    """Return the plainest voucher: a cost, owed to Kari."""
+    return voucher(
+        sequence, line("7140", booked), line("2910", f"-{booked}", party=KARI, text="Kari")
+    )
+
+
+def claims(first: int, last: int) -> list[Voucher]:
+    """Return plain vouchers, each of another amount."""
+    return [a_claim(sequence, f"{sequence}.10") for sequence in range(first, last + 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulator:
+    """A vendor's control surface; `writes` and `reads` name its operations, for faults."""
+
+    vendor: str
+    url: str
+    writes: str
+    reads: str
+    http: httpx.Client
+
+    def open(self, timeouts: Timeouts | None = None, **settings: Any) -> Client:
+        """Return a client of the club, impatient as tests are."""
+        kind = VENDORS[self.vendor]
+        told = kind.settings.model_validate({**self._settings(), **settings})
+        return kind.client(told, timeouts or Timeouts(read=10), patience=QUICK)
+
+    def fault(self, on: str, fault: str, **other: Any) -> None:
+        self._post("faults", {"on": on, "fault": fault, **other})
+
+    def change(self, **settings: Any) -> None:
+        self._post("setup", {"settings": settings})
+
+    def run_jobs(self) -> None:
+        self._post("jobs", None)
+
+    def reset(self) -> None:
+        self.http.delete(f"{self.url}/_sandbox/faults").raise_for_status()
+
+    def lines(self, period: Period, where: str = "staged") -> list[dict[str, Any]]:
+        """Return what the books really hold of a period, by document and place."""
+        rows = self.http.get(f"{self.url}/_sandbox/books").json()[where]
+        names = {"business-central": "document", "xledger": "reference"}
+        mark = names[self.vendor]
+        return [row for row in rows if (row[mark] or "").startswith(period.reference)]
+
+    def operations(self) -> Mapping[str, int]:
+        return self.http.get(f"{self.url}/_sandbox/requests").json()["operations"]
+
+    def _post(self, what: str, content: Any) -> None:
+        self.http.post(f"{self.url}/_sandbox/{what}", json=content).raise_for_status()
+
+    def _settings(self) -> dict[str, Any]:
+        if self.vendor == "xledger":
+            return {"token": setup.CLUB_TOKEN, "api_url": f"{self.url}/graphql"}
+        return {
+            "tenant_id": setup.TENANT,
+            "environment": setup.ENVIRONMENT,
+            "company_id": setup.CLUB,
+            "client_id": setup.CLIENT_ID,
+            "client_secret": setup.CLIENT_SECRET,
+            "api_url": self.url,
+            "login_url": self.url,
+        }
