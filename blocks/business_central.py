@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from kvitt.domain.integrations import Timeouts
 from kvitt.vendors import business_central as vendor
@@ -31,7 +31,10 @@ class BusinessCentral(Block):
     _block_type_name = "Business Central (kvitt)"
     _block_type_slug = "kvitt-business-central"
     _description = "A company in Microsoft Dynamics 365 Business Central, reached by its API v2.0."
-    _documentation_url = "https://learn.microsoft.com/dynamics365/business-central/dev-itpro/administration/automation-apis-using-s2s-authentication"  # type: ignore[assignment]  # noqa: E501 - pydantic makes it a URL
+    _documentation_url = HttpUrl(
+        "https://learn.microsoft.com/dynamics365/business-central/dev-itpro/administration/"
+        "automation-apis-using-s2s-authentication"
+    )
 
     tenant_id: str = Field(default=..., description="The Entra tenant's id.")
     environment: str = Field(

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from kvitt.ledger import SupabaseLedger
 from kvitt.project import open_project
@@ -34,7 +34,7 @@ class SupabaseProject(Block):
     _block_type_name = "Supabase project (kvitt)"
     _block_type_slug = "kvitt-supabase-project"
     _description = "A Supabase project that holds kvitt's ledger and its Edge Functions."
-    _documentation_url = "https://supabase.com/docs/guides/api/api-keys"  # type: ignore[assignment]  # pydantic makes it a URL
+    _documentation_url = HttpUrl("https://supabase.com/docs/guides/api/api-keys")
 
     url: str = Field(
         default=...,

@@ -10,7 +10,7 @@ import asyncio
 
 from prefect._internal.compatibility.async_dispatch import async_dispatch
 from prefect.filesystems import WritableFileSystem
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from blocks.supabase_project import SupabaseProject  # noqa: TC001 - pydantic reads it
 from kvitt.ledger import SupabaseLedger
@@ -35,7 +35,7 @@ class TaskResults(WritableFileSystem):
     _block_type_name = "Task results (kvitt)"
     _block_type_slug = "kvitt-task-results"
     _description = "Keeps the results of kvitt's tasks in the ledger's database."
-    _documentation_url = "https://docs.prefect.io/v3/advanced/results"  # type: ignore[assignment]  # pydantic makes it a URL
+    _documentation_url = HttpUrl("https://docs.prefect.io/v3/advanced/results")
 
     project: SupabaseProject = Field(
         default=..., description="The Supabase project that holds the ledger."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
     from kvitt.ports import Vendor
 
-CONNECTIONS: dict[str, type[BusinessCentral] | type[Xledger]] = {
+CONNECTIONS: dict[str, type[BusinessCentral | Xledger]] = {
     "business-central": BusinessCentral,
     "xledger": Xledger,
 }

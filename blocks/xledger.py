@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from kvitt.domain.integrations import Timeouts
 from kvitt.vendors import xledger as vendor
@@ -31,7 +31,7 @@ class Xledger(Block):
     _block_type_name = "Xledger (kvitt)"
     _block_type_slug = "kvitt-xledger"
     _description = "An entity in Xledger, reached by its GraphQL API."
-    _documentation_url = "https://xledger.com"  # type: ignore[assignment]  # pydantic makes it a URL
+    _documentation_url = HttpUrl("https://xledger.com")
 
     token: SecretStr = Field(default=..., description="The API token, bound to the entity.")
     api_url: str = Field(

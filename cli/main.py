@@ -249,7 +249,7 @@ async def _plan(project: str, pool: str) -> list[Step]:
 def _show_plan(steps: list[Step]) -> None:
     signs = {"create": "[green]+[/]", "update": "[yellow]~[/]", "pause": "[red]-[/]", "keep": "="}
     for step in steps:
-        out.print(f"{signs[step.change]} sync/{step.name} {step.why}")
+        out.print(f"{signs[step.change]} sync/{step.name} {step.why}".rstrip(), highlight=False)
     if not steps:
         out.print("there are no integrations yet: kvitt integrations import FILE.yaml")
 

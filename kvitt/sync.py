@@ -19,7 +19,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from kvitt.domain.errors import (
@@ -41,11 +41,13 @@ from kvitt.domain.vouchers import Voucher, totals_of, voucher_of
 from kvitt.ports import Chunk, ChunkState, Claim, ClaimOutcome, ColdStart, ColdStartKind, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
     from kvitt.ports import Collector, Ledger, Pong, Vendor
+
+T = TypeVar("T")
 
 LEASE = timedelta(seconds=120)
 _PAUSE_SECONDS = 1.0
@@ -394,7 +396,8 @@ async def _decide(this: Attempt, chunk: Chunk, outcome: str, *, detail: str) -> 
 async def _look(this: Attempt, vendor: Vendor, chunk: Chunk, vouchers: Sequence[Voucher]) -> None:
     """Read back a chunk whose reply is missing; what is there is confirmed at once."""
     first, last = vouchers[0].sequence, vouchers[-1].sequence
-    there = compare(vouchers, await vendor.find(this.period, first=first, last=last))
+    found = await _read(this, vendor.find(this.period, first=first, last=last))
+    there = compare(vouchers, found)
     if there.contradictions:
         raise await _failed(
             this,
@@ -408,6 +411,14 @@ async def _look(this: Attempt, vendor: Vendor, chunk: Chunk, vouchers: Sequence[
             this, f"vouchers {first} to {last}: {there.present} of {len(vouchers)} are in the books"
         )
     await _send(this, vendor, vouchers, there.missing)
+
+
+async def _read(this: Attempt, reading: Awaitable[T]) -> T:
+    """Read a vendor's books. What it cannot make sense of, and says so, is for a person."""
+    try:
+        return await reading
+    except Refused as error:
+        raise await _failed(this, f"its books could not be read back: {error}") from error
 
 
 async def _absent(this: Attempt, vendor: Vendor, chunk: Chunk) -> Chunk:
@@ -432,7 +443,7 @@ async def _post(this: Attempt, vendor: Vendor) -> None:
     chunk = await _call(this, intent, call)
     if chunk.state is not ChunkState.UNCERTAIN:
         return
-    if await vendor.posted(this.period):
+    if await _read(this, vendor.posted(this.period)):
         await _decide(this, chunk, "confirmed", detail="found posted when read back")
     elif (await _absent(this, vendor, chunk)).state is ChunkState.UNCERTAIN:
         raise await _waits(this, "it is not known whether the journal was posted")
@@ -471,7 +482,9 @@ async def verify(this: Attempt, vendor: Vendor) -> dict[str, Any]:
     than was sent, PeriodUncertain where they may not show it yet.
     """
     period = await this.ledger.read_period(this.period.integration_id, this.period.due_at)
-    shown = await vendor.totals(this.period) if period.record_count else Totals()
+    shown = Totals()
+    if period.record_count:
+        shown = await _read(this, vendor.totals(this.period))
     receipt = await this.ledger.settle(this.period, shown, vendor.requests)
     if receipt is not None:
         return receipt

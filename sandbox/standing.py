@@ -44,7 +44,7 @@ def down() -> None:
         return
     os.kill(owner, signal.SIGTERM)
     until = time.monotonic() + _STOP_SECONDS
-    while Home.owner(_NAME) is not None:
+    while Home.place(_NAME).exists():
         if time.monotonic() > until:
             raise StandingError(f"process {owner} does not end; its log is {_log()}")
         time.sleep(0.1)
@@ -82,7 +82,11 @@ def _start() -> None:
             stderr=output,
             start_new_session=True,
         )
-    _follow(owner, log)
+    try:
+        _follow(owner, log)
+    except KeyboardInterrupt:
+        owner.terminate()
+        raise
 
 
 def _follow(owner: subprocess.Popen[bytes], log: Path) -> None:

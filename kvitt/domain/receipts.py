@@ -43,7 +43,7 @@ def _rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
     currency = receipt["book_currency"]
     for name in ("taken", "sent", "read_back"):
         yield name.replace("_", " "), _totals(receipt[name], currency)
-    yield "drift", f"{receipt['drift_seconds']} s after it was due"
+    yield "started", f"{_duration(receipt['drift_seconds'])} after it was due"
     yield "cold starts", _cold_starts(receipt["cold_starts"])
     yield "attempts", str(len(receipt["attempts"]))
     yield "requests", ", ".join(f"{n} {what}" for what, n in receipt["requests"].items()) or "none"
@@ -72,6 +72,16 @@ def _cold_starts(cold_starts: list[Mapping[str, Any]]) -> str:
         f"{c['kind']} ({c['boot_ms'] or '?'} ms to boot, {c['reply_ms']} ms to answer)"
         for c in cold_starts
     )
+
+
+def _duration(seconds: float) -> str:
+    """Return a length of time in its two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    told = [f"{n} {unit}" for n, unit in parts if n]
+    return " ".join(told[:2]) or "less than a second"
 
 
 def _interval(receipt: Receipt) -> str:

@@ -83,7 +83,7 @@ class BusinessCentralSettings(BaseModel):
     as well.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     tenant_id: str = Field(pattern=r"^[A-Za-z0-9.-]+$")
     environment: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -236,7 +236,7 @@ class BusinessCentral:
             return await self.posted(period)
         except Unsent as unread:
             raise Uncertain(
-                f"{refusal}. Whether it was posted first is not known: {unread}"
+                f"{refusal}. Whether it was posted before that is not known: {unread}"
             ) from refusal
 
     async def _insert(self, period: Period, lines: Sequence[Json], guard: Guard) -> UUID:
@@ -499,7 +499,7 @@ def _lines_of(period: Period, voucher: Voucher) -> Iterator[Json]:
         )
     for line in voucher.lines:
         yield {
-            "lineNumber": _line_number(voucher, line),
+            "lineNumber": line_number(voucher.sequence, line.number),
             "documentNumber": document,
             "externalDocumentNumber": _external_number(voucher.record_id),
             "postingDate": voucher.posting_date.isoformat(),
@@ -510,13 +510,13 @@ def _lines_of(period: Period, voucher: Voucher) -> Iterator[Json]:
         }
 
 
-def _line_number(voucher: Voucher, line: VoucherLine) -> int:
+def line_number(sequence: int, number: int) -> int:
     """Return the same number for a line each time, so that to insert it twice is an error.
 
     Never a multiple of 2,000: Business Central's own blank line after posting has number 10,000.
     The greatest, for voucher 999,999, is just below the field's 2^31.
     """
-    return voucher.sequence * (_LINES_PER_VOUCHER + 1) + line.number
+    return sequence * (_LINES_PER_VOUCHER + 1) + number
 
 
 def _words_of(line: VoucherLine) -> Json:

@@ -116,7 +116,7 @@ class XledgerSettings(BaseModel):
     tokens are overwritten.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token: Secret
     api_url: Address = "https://www.xledger.net/graphql"

@@ -437,7 +437,9 @@ create function kvitt.totals(p_vouchers bigint, p_lines bigint, p_original jsonb
 returns jsonb
 language sql immutable set search_path = '' as $$
   select jsonb_build_object('vouchers', p_vouchers, 'lines', p_lines,
-    'original', coalesce(p_original, '{}'), 'booked', trim_scale(coalesce(p_booked, 0))::text)
+    'original', coalesce((select jsonb_object_agg(key, trim_scale(value::numeric)::text)
+                            from jsonb_each_text(p_original)), '{}'),
+    'booked', trim_scale(coalesce(p_booked, 0))::text)
 $$;
 
 -- taken, from the records themselves; sent, from what the confirmed calls carried.

@@ -1,7 +1,5 @@
 """The cast: two organisations of the sandbox, their claims, and the simulators that keep books."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -15,12 +13,10 @@ from kvitt.domain.integrations import Timeouts
 from kvitt.domain.periods import Period, PeriodState, key_of
 from kvitt.domain.vouchers import Voucher, VoucherLine
 from kvitt.vendors import VENDORS, Client
-from kvitt.vendors.http import Patience
 from sandbox.vendors import setup
 
 KARI, AMIR, PRINTER = "ANS-101", "ANS-102", "LEV-201"
 SECRETS = (setup.CLIENT_SECRET, setup.CLUB_TOKEN)
-QUICK = Patience(tries=3, total=10)
 _numbers = count(1)
 
 
@@ -102,10 +98,10 @@ class Simulator:
     http: httpx.Client
 
     def open(self, timeouts: Timeouts | None = None, **settings: Any) -> Client:
-        """Return a client of the club, impatient as tests are."""
+        """Return a client of the club."""
         kind = VENDORS[self.vendor]
         told = kind.settings.model_validate({**self._settings(), **settings})
-        return kind.client(told, timeouts or Timeouts(read=10), patience=QUICK)
+        return kind.client(told, timeouts or Timeouts(read=10))
 
     def fault(self, on: str, fault: str, **other: Any) -> None:
         self._post("faults", {"on": on, "fault": fault, **other})

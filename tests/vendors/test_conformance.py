@@ -1,7 +1,5 @@
 """What each vendor must do, against a simulator with real books."""
 
-from __future__ import annotations
-
 import logging
 from decimal import Decimal
 
@@ -34,7 +32,6 @@ VOUCHERS = [
         currency="EUR",
     ),
 ]
-CENT = Decimal("0.01")
 
 
 def allow() -> None:
@@ -221,8 +218,7 @@ async def test_the_guard_is_asked_before_each_try_of_a_write_and_stops_it(
 async def test_a_vendor_that_is_not_there_is_unsent_and_costs_nothing(
     simulator: Simulator, period: Period
 ) -> None:
-    nowhere = {"api_url": "http://127.0.0.1:9"}
-    async with simulator.open(**nowhere) as client:
+    async with simulator.open(api_url="http://127.0.0.1:9") as client:
         with pytest.raises(Unsent, match="ConnectError"):
             await client.send(period, VOUCHERS, guard=allow)
         assert client.requests["export"] == 0

@@ -1,7 +1,5 @@
 """Amounts pass through JSON without becoming binary floats."""
 
-from __future__ import annotations
-
 import json
 from decimal import Decimal
 from typing import Any

@@ -1,0 +1,112 @@
+"""The blocks pass Prefect's own tests, and say in words whether they can connect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from prefect.testing.standard_test_suites import BlockStandardTestSuite
+
+from blocks import BusinessCentral, SupabaseProject, TaskResults, Xledger
+from kvitt.domain.errors import LedgerRefused, LedgerUnavailable, VendorError
+from sandbox.processes import free_port
+from sandbox.vendors import setup
+
+if TYPE_CHECKING:
+    from prefect.blocks.core import Block
+
+    from sandbox.processes import Process
+    from sandbox.supabase import Supabase
+
+SECRET = "not-the-right-secret"
+
+
+class TestPrefectsOwnTests(BlockStandardTestSuite):
+    # Prefect's UI loads a logo from a public address; we own none.
+    test_has_a_valid_image = None
+
+    @pytest.fixture(params=[BusinessCentral, SupabaseProject, TaskResults, Xledger])
+    def block(self, request: pytest.FixtureRequest) -> type[Block]:
+        return request.param
+
+
+def business_central(url: str, secret: str = setup.CLIENT_SECRET) -> BusinessCentral:
+    return BusinessCentral(
+        tenant_id=setup.TENANT,
+        environment=setup.ENVIRONMENT,
+        company_id=setup.CLUB,
+        client_id=setup.CLIENT_ID,
+        client_secret=secret,
+        api_url=url,
+        login_url=url,
+    )
+
+
+async def test_a_supabase_project_says_that_it_answers(supabase: Supabase) -> None:
+    block = SupabaseProject(url=supabase.url, secret_key=supabase.secret_key)
+    assert "answers; its ledger has" in await block.check()
+
+
+async def test_a_supabase_project_with_a_wrong_key_is_refused(supabase: Supabase) -> None:
+    block = SupabaseProject(url=supabase.url, secret_key=SECRET)
+    with pytest.raises(LedgerRefused) as refused:
+        await block.check()
+    assert SECRET not in str(refused.value)
+
+
+async def test_a_publishable_key_is_not_enough(supabase: Supabase) -> None:
+    block = SupabaseProject(url=supabase.url, secret_key=supabase.publishable_key)
+    with pytest.raises(LedgerRefused, match="permission denied"):
+        await block.check()
+
+
+async def test_a_supabase_project_that_is_away_says_so() -> None:
+    block = SupabaseProject(url=f"http://127.0.0.1:{free_port()}", secret_key=SECRET)
+    with pytest.raises(LedgerUnavailable, match="did not answer"):
+        await block.check()
+
+
+async def test_business_central_says_that_the_company_answers(vendor_bc: Process) -> None:
+    assert "answers" in await business_central(vendor_bc.url).check()
+
+
+async def test_business_central_with_a_wrong_secret_is_refused(vendor_bc: Process) -> None:
+    with pytest.raises(VendorError) as refused:
+        await business_central(vendor_bc.url, SECRET).check()
+    assert SECRET not in str(refused.value)
+
+
+async def test_xledger_says_that_it_answers(vendor_xl: Process) -> None:
+    block = Xledger(token=setup.THEATRE_TOKEN, api_url=f"{vendor_xl.url}/graphql")
+    assert "answers" in await block.check()
+
+
+async def test_xledger_with_a_wrong_token_is_refused(vendor_xl: Process) -> None:
+    block = Xledger(token=SECRET, api_url=f"{vendor_xl.url}/graphql")
+    with pytest.raises(VendorError) as refused:
+        await block.check()
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [BusinessCentral, SupabaseProject, Xledger])
+def test_secrets_do_not_show_in_a_block(kind: type[Block]) -> None:
+    secret = {
+        BusinessCentral: {
+            "tenant_id": "t",
+            "company_id": "c",
+            "client_id": "i",
+            "client_secret": SECRET,
+        },
+        SupabaseProject: {"url": "https://abc.supabase.co", "secret_key": SECRET},
+        Xledger: {"token": SECRET},
+    }[kind]
+    block = kind(**secret)
+    assert SECRET not in repr(block)
+    assert SECRET not in str(block.model_dump())
+
+
+def test_endpoints_are_the_vendors_public_ones_unless_told_otherwise() -> None:
+    assert Xledger(token=SECRET).api_url == "https://www.xledger.net/graphql"
+    fields = BusinessCentral.model_fields
+    assert fields["api_url"].default == "https://api.businesscentral.dynamics.com"
+    assert fields["login_url"].default == "https://login.microsoftonline.com"

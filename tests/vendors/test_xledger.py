@@ -1,0 +1,317 @@
+"""Xledger: limits that come with HTTP 200, two tables, and a clock without a zone."""
+
+from collections.abc import AsyncGenerator, Generator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+import respx
+
+from kvitt.domain.errors import Refused, Uncertain, Unsent
+from kvitt.domain.integrations import Timeouts
+from kvitt.domain.periods import Period
+from kvitt.domain.reconcile import FoundVoucher, compare
+from kvitt.vendors import Client, exact_json
+from kvitt.vendors.http import Patience
+from kvitt.vendors.xledger import Xledger, XledgerSettings
+from tests.vendors.cast import Simulator, a_claim, a_period, claims, line, voucher
+
+SETTINGS = XledgerSettings.model_validate({"token": "token-of-respx"})
+NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
+
+
+def allow() -> None:
+    """Guard nothing."""
+
+
+@pytest.fixture
+def vendor() -> Generator[respx.Route]:
+    with respx.mock() as router:
+        yield router.post("https://www.xledger.net/graphql")
+
+
+@pytest.fixture
+async def canned(vendor: respx.Route) -> AsyncGenerator[Xledger]:
+    assert vendor
+    async with Xledger(SETTINGS, Timeouts(), patience=Patience(tries=3), now=lambda: NOW) as client:
+        yield client
+
+
+def an_error(message: str = "No.", data: Any = None, **other: Any) -> httpx.Response:
+    return httpx.Response(200, json={"data": data, "errors": [{"message": message, **other}]})
+
+
+def a_page(*rows: dict[str, Any], more: bool = False) -> httpx.Response:
+    edges = [{"cursor": str(row["dbId"]), "node": row} for row in rows] or None
+    found = {"edges": edges, "pageInfo": {"hasNextPage": more}}
+    return httpx.Response(200, json={"data": {"rows": found}})
+
+
+def a_row(period: Period, db_id: int, amount: str, **other: Any) -> dict[str, Any]:
+    known = {
+        "dbId": db_id,
+        "extIdentifier": f"{period.reference}-000001-{1 if amount[0] != '-' else 2:04d}",
+        "amount": amount,
+        "invoiceAmount": amount,
+        "currency": {"code": "NOK"},
+    }
+    return {**known, **other}
+
+
+def sent_to(vendor: respx.Route) -> list[dict[str, Any]]:
+    calls: list[respx.models.Call] = list(vendor.calls)
+    return [exact_json.loads(call.request.content) for call in calls]
+
+
+# -- the good case ---------------------------------------------------------------------------------
+
+
+async def test_a_period_costs_a_call_per_chunk_and_two_to_read(xl: Client, period: Period) -> None:
+    await xl.send(period, claims(1, 100), guard=allow)
+    await xl.post(period, guard=allow)
+    assert (await xl.totals(period)).vouchers == 100
+    assert dict(xl.requests) == {"export": 1, "read-back": 2}
+
+
+async def test_a_line_carries_what_the_voucher_says(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    vendor.mock(return_value=an_error(code="INVALID_VALUE"))
+    sent = voucher(
+        3,
+        line("7140", "1173.21", amount="100.00", dimensions={"glObject1": "10", "project": "P"}),
+        line("2910", "-1173.21", amount="-100.00", party="ANS-101", tax="1", text="t" * 80),
+        currency="EUR",
+        source="EXP",
+    )
+    with pytest.raises(Refused):
+        await canned.send(period, [sent], guard=allow)
+    cost, debt = sent_to(vendor)[0]["variables"]["inputs"]
+    assert cost == {
+        "clientId": f"{period.reference}-000003-0001",
+        "node": {
+            "extIdentifier": f"{period.reference}-000003-0001",
+            "trRegNumber": 10_003,
+            "postedDate": "2026-11-24",
+            "invoiceDate": "2026-11-20",
+            "account": {"code": "7140"},
+            "amount": "1173.21",
+            "invoiceAmount": "100.00",
+            "currency": {"code": "EUR"},
+            "text": "Travel",
+            "glObject1": {"code": "10"},
+            "project": {"code": "P"},
+            "transactionSource": {"code": "EXP"},
+            "exchangeRate": "11.73210000",
+        },
+    }
+    assert (debt["node"]["subledger"], debt["node"]["taxRule"]) == (
+        {"code": "ANS-101"},
+        {"code": "1"},
+    )
+    assert debt["node"]["text"] == "t" * 60
+    assert len(debt["node"]["extIdentifier"]) <= 25
+
+
+async def test_a_voucher_in_the_book_currency_has_no_rate(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    vendor.mock(return_value=an_error(code="INVALID_VALUE"))
+    with pytest.raises(Refused):
+        await canned.send(period, [a_claim(1)], guard=allow)
+    assert "exchangeRate" not in sent_to(vendor)[0]["variables"]["inputs"][0]["node"]
+
+
+async def test_original_currencies_are_read_back(xl: Client, period: Period) -> None:
+    euros = voucher(
+        2,
+        line("7140", "1173.21", amount="100.00"),
+        line("2910", "-1173.21", amount="-100.00"),
+        currency="EUR",
+    )
+    await xl.send(period, [a_claim(1, "0.30"), euros], guard=allow)
+    shown = await xl.totals(period)
+    assert shown.original == {"NOK": Decimal("0.30"), "EUR": Decimal(100)}
+    assert shown.booked == Decimal("1173.51")
+
+
+async def test_currencies_that_are_not_shown_are_not_guessed(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    row = a_row(period, 1, "5.00", currency=None)
+    vendor.mock(side_effect=[a_page(row), a_page()])
+    assert (await canned.totals(period)).original is None
+
+
+async def test_a_dimension_that_is_no_slot_is_refused_before_anything_is_sent(
+    xl: Client, period: Period
+) -> None:
+    wrong = voucher(1, line("7140", "1.00", dimensions={"department": "10"}))
+    with pytest.raises(Refused, match=r"'department'.*mapping"):
+        await xl.send(period, [wrong], guard=allow)
+    assert xl.requests["export"] == 0
+
+
+async def test_a_voucher_of_more_lines_than_a_call_takes_is_refused(
+    xl: Client, period: Period
+) -> None:
+    lines = [line("7140", "1.00") for _ in range(501)]
+    with pytest.raises(Refused, match="501 lines"):
+        await xl.send(period, [voucher(1, *lines)], guard=allow)
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "extensions", "seconds"),
+    [
+        ("BAD_REQUEST.BURST_RATE_LIMIT_REACHED", {}, 5),
+        ("BAD_REQUEST.CONCURRENCY_LIMIT_REACHED", {}, 1),
+        ("BAD_REQUEST.INSUFFICIENT_CREDITS", {}, 1200),
+        ("BAD_REQUEST.INSUFFICIENT_CREDITS", {"resetAt": "2026-11-24T05:30:00"}, 1800),
+        ("BAD_REQUEST.INSUFFICIENT_CREDITS", {"resetAt": "2026-11-24T04:30:00Z"}, 1800),
+        ("BAD_REQUEST.INSUFFICIENT_CREDITS", {"resetAt": "tomorrow"}, 1200),
+        (None, {"code": "BAD_REQUEST.INSUFFICIENT_CREDITS"}, 1200),
+    ],
+)
+async def test_limits_come_with_status_200_and_say_when_to_come_back(
+    canned: Xledger,
+    vendor: respx.Route,
+    period: Period,
+    code: str | None,
+    extensions: dict[str, str],
+    seconds: int,
+) -> None:
+    vendor.mock(return_value=an_error(code=code, extensions=extensions))
+    with pytest.raises(Unsent) as caught:
+        await canned.send(period, [a_claim(1)], guard=allow)
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after.total_seconds() == seconds
+    assert vendor.call_count == (1 if seconds > 15 else 3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "INVALID_VALUE"},
+        {"code": "ARGUMENTS_OF_CORRECT_TYPE"},
+        {"extensions": {"code": "INVALID_VALUE"}},
+        {"message": "Cannot query field 'x' on type 'Query'."},
+        {"message": "The token is invalid or has expired."},
+    ],
+)
+async def test_a_permanent_error_is_refused(
+    canned: Xledger, vendor: respx.Route, period: Period, error: dict[str, Any]
+) -> None:
+    vendor.mock(return_value=an_error(**error))
+    with pytest.raises(Refused):
+        await canned.send(period, [a_claim(1)], guard=allow)
+    assert vendor.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        an_error("Something went wrong"),
+        an_error(code="INVALID_VALUE", data={"addGLImportItems": None}),
+        httpx.Response(200, json={}),
+        httpx.Response(200, json={"data": {"addGLImportItems": {"edges": []}}}),
+    ],
+)
+async def test_a_write_whose_reply_says_neither_yes_nor_no_is_uncertain(
+    canned: Xledger, vendor: respx.Route, period: Period, reply: httpx.Response
+) -> None:
+    vendor.mock(return_value=reply)
+    with pytest.raises(Uncertain):
+        await canned.send(period, [a_claim(1)], guard=allow)
+    assert vendor.call_count == 1
+
+
+async def test_a_token_that_is_not_known_is_refused(xledger: Simulator) -> None:
+    async with xledger.open(token="nobodys-token") as client:
+        with pytest.raises(Refused, match="token is invalid") as caught:
+            await client.probe()
+    assert "nobodys-token" not in str(caught.value)
+
+
+# -- reading back ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("due_at", "since"),
+    [
+        (datetime(2026, 11, 24, 5, 0, tzinfo=UTC), "2026-11-24T04:00:00"),  # UTC+1, 2 h before
+        (datetime(2026, 7, 1, 5, 0, tzinfo=UTC), "2026-07-01T05:00:00"),  # UTC+2, 2 h before
+    ],
+)
+async def test_the_window_is_in_central_european_time(
+    canned: Xledger, vendor: respx.Route, due_at: datetime, since: str
+) -> None:
+    vendor.mock(side_effect=[a_page(), a_page()])
+    await canned.totals(a_period().model_copy(update={"due_at": due_at}))
+    assert all(f'modifiedAt_gte: "{since}"' in each["query"] for each in sent_to(vendor))
+
+
+async def test_a_read_back_follows_the_pages(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    xledger.change(largest_page=3)
+    await xl.send(period, claims(1, 4), guard=allow)
+    xledger.run_jobs()
+    await xl.send(period, claims(5, 9), guard=allow)
+    assert compare(claims(1, 9), await xl.find(period, first=1, last=9)).complete
+    xledger.change(largest_page=1000)
+
+
+async def test_a_row_that_moves_while_we_read_counts_once(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    staged, posted = a_row(period, 1, "5.00"), a_row(period, 2, "5.00")
+    vendor.mock(side_effect=[a_page(staged), a_page(posted), a_page()])
+    found = await canned.find(period, first=1, last=1)
+    assert found == {1: FoundVoucher(lines=1, booked=Decimal(5))}
+
+
+async def test_a_row_that_is_staged_beside_its_posted_twin_counts_twice(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    await xl.send(period, [a_claim(1, "5.00")], guard=allow)
+    xledger.run_jobs()
+    await xl.send(period, [a_claim(1, "5.00")], guard=allow)  # a late commit
+    found = await xl.find(period, first=1, last=1)
+    assert found == {1: FoundVoucher(lines=4, booked=Decimal(10))}
+
+
+async def test_rows_sent_twice_count_twice(xl: Client, period: Period) -> None:
+    for _ in range(2):
+        await xl.send(period, [a_claim(1, "5.00")], guard=allow)
+    assert (await xl.totals(period)).lines == 4
+
+
+async def test_rows_that_the_posting_job_refused_are_named(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    problem = {"dbId": 9, "extIdentifier": f"{period.reference}-000001-0001", "message": "Closed."}
+    vendor.mock(side_effect=[a_page(), a_page(), a_page(problem)])
+    with pytest.raises(Refused, match="Closed"):
+        await canned.find(period, first=1, last=1)
+
+
+async def test_a_schema_whose_errors_have_no_reference_shows_what_is_missing_all_the_same(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    xledger.change(errors_carry_ext_identifier=False)
+    assert await xl.find(period, first=1, last=1) == {}
+    xledger.change(errors_carry_ext_identifier=True)
+
+
+async def test_rows_in_neither_table_are_not_there_yet(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    await xl.send(period, [a_claim(1)], guard=allow)
+    assert xl.habits.absences == 2
+    xledger.run_jobs()
+    assert len(await xl.find(period, first=1, last=1)) == 1
