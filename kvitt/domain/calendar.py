@@ -15,17 +15,31 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-# Sunday 29 February, the rarest that cron can say, comes within 28 years, and 40 over 2100.
+_FIELDS = 5  # cronsim would take a sixth, for seconds
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def due_times(cron: str, time_zone: str, *, after: datetime) -> Iterator[datetime]:
     """Yield the due times after a time, in UTC, in order, without end."""
-    local = after.astimezone(ZoneInfo(time_zone))
-    for due in CronSim(cron, local):
-        yield due.astimezone(UTC)
+    zone = ZoneInfo(time_zone)
+    latest = after.astimezone(UTC)
+    for found in _utc(CronSim(cron, latest.astimezone(zone))):
+        # cronsim steps by hours from full hours. A change by half an hour, as Lord Howe's, lets it
+        # jump over a due time; on the way back it finds it.
+        back = _utc(CronSim(cron, found.astimezone(zone), reverse=True))
+        passed_over = list(takewhile(lambda due, latest=latest: due > latest, back))[::-1]
+        # Asked in the second of two like hours of autumn, it begins with the first of them.
+        for due in (*passed_over, found):
+            if due > latest:
+                latest = due
+                yield due
+
+
+def _utc(times: Iterable[datetime]) -> Iterator[datetime]:
+    """Turn local times into UTC: in one zone, Python compares clocks and not moments."""
+    return (local.astimezone(UTC) for local in times)
 
 
 def due_times_between(
@@ -43,11 +57,13 @@ def first_due(cron: str, time_zone: str, *, at_or_after: datetime) -> datetime:
 def due_before(cron: str, time_zone: str, *, due: datetime) -> datetime:
     """Return the due time before another one, in UTC: when that other period opens."""
     local = due.astimezone(ZoneInfo(time_zone))
-    return next(CronSim(cron, local, reverse=True)).astimezone(UTC)
+    return next(_utc(CronSim(cron, local, reverse=True)))
 
 
 def check_cron(cron: str) -> str:
     """Return the expression if it can be read and comes due at all; else ValueError."""
+    if len(cron.split()) != _FIELDS:
+        raise ValueError(f"{cron!r} is no cron expression of five fields")
     try:
         next(CronSim(cron, datetime(2024, 1, 1, tzinfo=UTC)))
     except CronSimError as error:

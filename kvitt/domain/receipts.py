@@ -69,7 +69,8 @@ def _cold_starts(cold_starts: list[Mapping[str, Any]]) -> str:
     if not cold_starts:
         return "none"
     return ", ".join(
-        f"{c['kind']} ({c['boot_ms'] or '?'} ms to boot, {c['reply_ms']} ms to answer)"
+        f"{c['kind']} ({'?' if c['boot_ms'] is None else c['boot_ms']} ms to boot, "
+        f"{c['reply_ms']} ms to answer)"
         for c in cold_starts
     )
 
