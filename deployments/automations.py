@@ -31,14 +31,14 @@ CRASHED = AutomationCore(
         threshold=1,
         within=timedelta(0),
     ),
-    # A minute's pause, so that what crashes at once does not crash in a tight circle.
+    # After the lease of the crashed run has run out (2 min): before that, it would be Busy.
     actions=[
         RunDeployment(
             source="inferred",
             deployment_id=None,
             job_variables=None,
             parameters={"trigger": "automation"},
-            schedule_after=timedelta(minutes=1),
+            schedule_after=timedelta(minutes=2, seconds=15),
         )
     ],
 )

@@ -30,7 +30,7 @@ from kvitt.domain.errors import PeriodStopped, PeriodUncertain
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
-from kvitt.ports import ClaimOutcome, Trigger
+from kvitt.ports import Claim, ClaimOutcome, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -181,8 +181,16 @@ async def _bring_up_to_date(
             break
         trigger = trigger.catching_up()
     if settled:
-        return Completed(name="Settled", message="settled " + ", ".join(settled))
+        return Completed(name="Settled", message=_settled_words(settled, claim))
     return await _nothing_done(claim.outcome, claim.period, results)
+
+
+def _settled_words(keys: list[str], last: Claim) -> str:
+    """Name what was settled, and what still waits for a person."""
+    words = "settled " + ", ".join(keys)
+    if last.outcome is ClaimOutcome.FAILED and last.period is not None:
+        words += f"; {last.period.key} waits for a person: {last.period.reason}"
+    return words
 
 
 async def _work_on(

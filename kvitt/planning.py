@@ -46,16 +46,18 @@ def _missing(integration: Integration, calendar: Calendar) -> Iterator[datetime]
     horizon = calendar.now + AHEAD
     written_ahead = calendar.planned_until is not None and calendar.planned_until > calendar.now
     wanted = 0 if written_ahead else _AT_LEAST
-    for due in _from(integration, calendar.planned_until):
+    for due in _from(integration, calendar):
         if due > horizon and wanted <= 0:
             return
         wanted -= due > calendar.now
         yield due
 
 
-def _from(integration: Integration, planned_until: datetime | None) -> Iterator[datetime]:
+def _from(integration: Integration, calendar: Calendar) -> Iterator[datetime]:
+    """Go on where the calendar ends. A changed schedule says nothing of the time before it."""
     cron, zone = integration.cron, integration.time_zone
-    if planned_until is not None:
-        return due_times(cron, zone, after=planned_until)
+    if calendar.planned_until is not None:
+        since = calendar.schedule_since or calendar.planned_until
+        return due_times(cron, zone, after=max(calendar.planned_until, since))
     first = first_due(cron, zone, at_or_after=integration.first_period)
     return due_times(cron, zone, after=first - timedelta(microseconds=1))

@@ -83,6 +83,15 @@ class Answer:
     deadline: float
 
 
+# A lease goes on while a machine sleeps, so it is held against a clock that does as well: on Linux
+# the monotonic one stands still then, on macOS it does not.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
 async def claim(
     ledger: Ledger,
     integration: str,
@@ -94,7 +103,7 @@ async def claim(
     """Ask for a period: the one that is due at a time, or the oldest that is due and unfinished."""
     attempt = uuid4()
     # The ledger counts from a later moment than this one, so that ours ends first.
-    asked = time.monotonic()
+    asked = _now()
     answer = await ledger.claim(integration, attempt, trigger, lease=lease, due_at=due_at)
     deadline = asked + lease.total_seconds()
     return Answer(attempt=attempt, claim=answer, lease=lease, deadline=deadline)
@@ -161,7 +170,7 @@ class _Lease:
         """
         if self._lost is not None:
             raise self._lost
-        if time.monotonic() >= self._deadline:
+        if _now() >= self._deadline:
             raise LeaseLost(
                 f"period {self._period.key}: the lease of attempt {self._period.fence} ran out "
                 "before it could be renewed; nothing more is sent, the next run goes on"
@@ -171,7 +180,7 @@ class _Lease:
         """Renew four times as often as needed, until it is lost."""
         while True:
             await asyncio.sleep(self._length.total_seconds() / 4)
-            asked = time.monotonic()
+            asked = _now()
             try:
                 await self._ledger.renew(self._period, self._length)
             except LeaseLost as lost:
@@ -196,9 +205,9 @@ class Warmth:
 
 async def warm_up(this: Attempt, collector: Collector) -> Warmth:
     """Ping the function until it answers warm, or its time is up. Never stops the period."""
-    until = time.monotonic() + this.integration.limits.warm_up
+    until = _now() + this.integration.limits.warm_up
     pings = cold = 0
-    while pings < _MOST_PINGS and time.monotonic() < until:
+    while pings < _MOST_PINGS and _now() < until:
         pings += 1
         seen = await _ping(collector)
         if seen is None:
@@ -212,7 +221,7 @@ async def warm_up(this: Attempt, collector: Collector) -> Warmth:
 
 async def _ping(collector: Collector) -> ColdStart | None:
     """One ping: None when it was warm, else how it was not."""
-    began = time.monotonic()
+    began = _now()
     try:
         pong = await collector.ping()
     except FunctionFailed as error:
@@ -227,7 +236,7 @@ def _booted(pong: Pong) -> ColdStart:
 def _failed_start(error: FunctionFailed, began: float) -> ColdStart:
     return ColdStart(
         kind=ColdStartKind(error.kind or ColdStartKind.BOOT_ERROR),
-        reply_ms=round((time.monotonic() - began) * 1000, 1),
+        reply_ms=round((_now() - began) * 1000, 1),
         detail=str(error),
     )
 
@@ -246,7 +255,7 @@ async def collect(this: Attempt, collector: Collector) -> int:
         return this.period.record_count
     page, failures = this.integration.limits.page_records, 0
     while True:
-        began = time.monotonic()
+        began = _now()
         try:
             answer = await collector.collect(this.period, page=page)
         except FunctionFailed as error:

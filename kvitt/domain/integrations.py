@@ -72,8 +72,6 @@ class Limits(_Part):
     chunk_lines: int | None = Field(default=None, ge=2)
     settle: float | None = Field(default=None, ge=0)
     warm_up: float = Field(default=60, ge=0, le=600)
-    collect: float = Field(default=1800, gt=0)
-    late_after: float = Field(default=300, gt=0)
 
 
 class Timeouts(_Part):

@@ -81,8 +81,9 @@ def _duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    told = [f"{n} {unit}" for n, unit in parts if n]
-    return " ".join(told[:2]) or "less than a second"
+    largest = next((i for i, (n, _) in enumerate(parts) if n), len(parts))
+    told = [f"{n} {unit}" for n, unit in parts[largest : largest + 2] if n]
+    return " ".join(told) or "less than a second"
 
 
 def _interval(receipt: Receipt) -> str:

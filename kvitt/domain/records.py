@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from kvitt.domain.integrations import Code, Currency, Identifier, NonEmpty
-from kvitt.domain.money import Amount
+from kvitt.domain.money import Amount, is_exact
 
 
 class Line(BaseModel):
@@ -49,6 +49,9 @@ class Record(BaseModel):
 
     @model_validator(mode="after")
     def _balances(self) -> Self:
+        finer = [line.amount for line in self.lines if not is_exact(line.amount, self.currency)]
+        if finer:
+            raise ValueError(f"{finer[0]:f} is finer than {self.currency} is")
         own = sum((line.amount for line in self.lines), Decimal(0))
         if own:
             raise ValueError(f"its lines sum to {own:f} {self.currency}, and must sum to 0")

@@ -58,7 +58,7 @@ def migrate(database_url: str, migrations: list[Migration]) -> list[Migration]:
 
     Two at once take turns. Raises MigrationError; what was applied before it stays.
     """
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with _connect(database_url) as connection:
         connection.execute("select pg_advisory_lock(%s)", [_LOCK])
         connection.execute(_HISTORY)
         rows = connection.execute("select version from supabase_migrations.schema_migrations")
@@ -69,6 +69,18 @@ def migrate(database_url: str, migrations: list[Migration]) -> list[Migration]:
         # PostgREST learns of new functions by this, on Supabase and in the sandbox.
         connection.execute("notify pgrst, 'reload schema'")
     return missing
+
+
+def _connect(database_url: str) -> psycopg.Connection:
+    try:
+        return psycopg.connect(database_url, autocommit=True)
+    except psycopg.ProgrammingError:
+        # Not in its own words: they quote the string, and with it a password.
+        raise MigrationError(
+            "that is no connection string; give one like postgresql://user:password@host:5432/name"
+        ) from None
+    except psycopg.OperationalError as error:
+        raise MigrationError(f"the database cannot be opened: {error}") from error
 
 
 def _apply(connection: psycopg.Connection, migration: Migration) -> None:

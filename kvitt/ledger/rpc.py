@@ -292,12 +292,13 @@ class SupabaseLedger:
 
 
 class Calendar(BaseModel):
-    """How far the calendar of an integration is written. Times are aware, in UTC."""
+    """How far the calendar of an integration is written, and since when its schedule holds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     now: AwareDatetime
     planned_until: AwareDatetime | None
+    schedule_since: AwareDatetime | None
 
 
 class Work(BaseModel):

