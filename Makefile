@@ -9,14 +9,15 @@ bin    := $(venv)/bin
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-# Two stamps: what is locked is installed, and the project itself is installed over it.
+# Two stamps: what is locked is installed (the lock is whole, so pip need not resolve anything), and
+# the project itself over it.
 install: $(venv)/.installed ## set everything up in .venv (the other commands do this by themselves)
 
 $(venv)/.locked: requirements-dev.lock
 	@echo "setting up $(venv): a minute or so, once"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kvitt needs Python 3.11 or later; try: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv --clear $(venv)
-	@$(bin)/python -m pip install --quiet --require-hashes --requirement requirements-dev.lock
+	@$(bin)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 $(venv)/.installed: $(venv)/.locked pyproject.toml
