@@ -80,7 +80,7 @@ create event trigger tell_postgrest_of_drops on sql_drop
 """
 
 
-class NoPostgresError(RuntimeError):
+class NoPostgresError(StartError):
     """No usable Postgres was found; the message says where we looked."""
 
 

