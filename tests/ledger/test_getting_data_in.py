@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kvitt.domain.errors import LedgerRefused
+from kvitt.domain.money import _MINOR_UNITS, minor_units
 from tests.cast import (
     FJORDBY,
     HOUR,
@@ -25,6 +28,8 @@ from tests.cast import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import psycopg
 
     from kvitt.domain.records import Record
     from kvitt.ledger import SupabaseLedger
@@ -155,7 +160,25 @@ def lines(*amounts: Any, **other: Any) -> list[dict[str, Any]]:
         ({"lines": "1, -1"}, "its lines come as a JSON array"),
         ({"lines": {"amount": 1}}, "its lines come as a JSON array"),
         ({"lines": lines("0", "0")}, "amount"),
-        ({"lines": lines("0.00001", "-0.00001")}, "amount"),
+        ({"lines": lines("0.001", "-0.001")}, "line 1 has 0.001 NOK, finer than the currency is"),
+        (
+            {
+                "currency": "JPY",
+                "lines": [*lines("1.5", book_amount="1"), *lines("-1.5", book_amount="-1")],
+            },
+            "line 1 has 1.5 JPY, finer than the currency is",
+        ),
+        (
+            {
+                "currency": "EUR",
+                "lines": [*lines("1", book_amount="9.999"), *lines("-1", book_amount="-9.999")],
+            },
+            "line 1 has 9.999 NOK, finer than the currency is",
+        ),
+        ({"currancy": "NOK"}, "there is no field currancy; there are"),
+        ({"lines": lines("1", "-1", acount="travel")}, "there is no field acount; there are"),
+        ({"lines": ["1", "-1"]}, "is no JSON object"),
+        ({"lines": lines("1", "-1", dimensions={"project": 7})}, "dimension project is no word"),
         ({"lines": lines("NaN", "NaN")}, "NaN"),
         ({"lines": lines("Infinity", "-Infinity")}, "sum to"),
         ({"lines": lines("twelve", "-12")}, "twelve"),
@@ -198,7 +221,7 @@ async def test_json_numbers_are_exact_where_a_binary_float_would_not_be(
     stage = await enrol(NORDVEST)
     record = plain(travel(stage), lines=lines("PLUS", "0.1", "0.2", "MINUS"))
     body = json.dumps({"p_records": [record]})
-    body = body.replace('"PLUS"', "90071992547409.9301").replace('"MINUS"', "-90071992547410.2301")
+    body = body.replace('"PLUS"', "9007199254740993.01").replace('"MINUS"', "-9007199254740993.31")
     async with httpx.AsyncClient(trust_env=False) as app:
         headers = {
             "apikey": supabase.secret_key,
@@ -211,7 +234,7 @@ async def test_json_numbers_are_exact_where_a_binary_float_would_not_be(
     amounts = stage.ask(
         "select amount from kvitt.record_lines where integration_id = %(id)s order by number"
     )
-    assert amounts[0] == (Decimal("90071992547409.9301"),)
+    assert amounts[0] == (Decimal("9007199254740993.01"),)
     assert sum(amount for (amount,) in amounts) == 0
 
 
@@ -313,3 +336,15 @@ async def test_a_change_that_is_none_of_the_schedule_leaves_the_calendar(enrol: 
 async def test_periods_of_nobody_are_not_planned(ledger: SupabaseLedger) -> None:
     with pytest.raises(LedgerRefused, match="there is no integration nobody"):
         await ledger.plan_periods("nobody", opens_at=None, due=[])
+
+
+# -- the same on both sides ------------------------------------------------------------------------
+
+
+@given(st.from_regex("[A-Z]{3}", fullmatch=True) | st.sampled_from(sorted(_MINOR_UNITS)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_database_knows_as_many_decimals_of_a_currency_as_the_domain(
+    database: psycopg.Connection, currency: str
+) -> None:
+    [[decimals]] = database.execute("select kvitt.minor_units(%s)", [currency]).fetchall()
+    assert decimals == minor_units(currency)

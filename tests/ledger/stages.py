@@ -1,0 +1,73 @@
+"""How far a period has come when a test begins."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from kvitt.domain.money import Totals
+from tests.cast import LEASE, debit_of
+from tests.ledger.protocol import SETTLE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kvitt.domain.periods import Period
+    from kvitt.domain.records import Record
+    from kvitt.ports import Chunk
+    from tests.cast import Stage
+
+LEASE_RAN_OUT = LEASE + timedelta(seconds=1)
+
+
+async def collect(stage: Stage, period: Period, limit: int = 100) -> dict[str, Any]:
+    """Take a page of records, as the Edge Function does."""
+    return await stage.ledger._call(
+        "collect_page",
+        p_integration=stage.id,
+        p_due=period.due_at.isoformat(),
+        p_fence=period.fence,
+        p_limit=limit,
+    )
+
+
+async def frozen(stage: Stage, records: int = 3, *, period: int = 0) -> Period:
+    """Approve records, claim their period, and freeze its batch."""
+    await stage.approve(records, period=period)
+    held = await stage.claimed(due_at=stage.due[period])
+    await collect(stage, held)
+    return held
+
+
+def totals(records: Sequence[Record]) -> Totals:
+    """Count what a call carries."""
+    booked = debit_of(*records)
+    return Totals(
+        vouchers=len(records),
+        lines=sum(len(record.lines) for record in records),
+        booked=booked,
+        original={"NOK": booked} if records else {},
+    )
+
+
+async def intend(
+    stage: Stage, period: Period, first: int, last: int, what: Totals | None = None
+) -> Chunk:
+    """Write down that some vouchers are about to be sent."""
+    what = what or Totals(vouchers=last - first + 1, booked=Decimal(1))
+    return await stage.ledger.intend(period, "lines", first, last, what, SETTLE)
+
+
+async def post(stage: Stage, period: Period) -> Chunk:
+    """Write down that the journal is about to be posted."""
+    return await stage.ledger.intend(period, "post", None, None, Totals(), SETTLE)
+
+
+async def close(stage: Stage, outcome: str) -> None:
+    """End the attempt that holds the lease."""
+    holders = (
+        "select holder from kvitt.periods where integration_id = %(id)s and holder is not null"
+    )
+    [[attempt]] = stage.ask(holders)
+    await stage.ledger.close(attempt, outcome, None, {})
