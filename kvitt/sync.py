@@ -114,7 +114,7 @@ async def attempt(ledger: Ledger, answer: Answer) -> AsyncGenerator[Attempt]:
     """Hold the lease of a claimed period; on the way out, write down how the attempt ended."""
     claimed = answer.claim
     if claimed.outcome != ClaimOutcome.CLAIMED or not (claimed.period and claimed.integration):
-        raise ValueError(f"only a claimed period can be worked on, not a {claimed.outcome} one")
+        raise ValueError(f"only a claimed period can be worked on; this claim was {claimed.outcome}")
     lease = _Lease(ledger, claimed.period, answer.lease, answer.deadline)
     this = Attempt(
         id=answer.attempt,
@@ -437,7 +437,7 @@ async def _absent(this: Attempt, vendor: Vendor, chunk: Chunk) -> Chunk:
         chunk.number,
         "absent",
         absences=vendor.habits.absences,
-        gap=vendor.habits.gap,
+        gap=this.integration.absence_gap(vendor.habits.gap),
     )
 
 

@@ -52,12 +52,17 @@ class PrefectServer:
 
     def start_worker(self, pool: str, *, name: str = "worker") -> Process:
         """Start a stock process worker for a pool; it polls for runs each two seconds."""
+        # Prefect's runner makes a folder of a fixed name in the temporary directory, and whoever
+        # made it first on this machine keeps all others out.
+        temporary = self.home.path / "tmp"
+        temporary.mkdir(exist_ok=True)
         return self.home.spawn(
             name,
             [*_prefect(), "worker", "start", "--pool", pool, "--name", name],
-            env={**self.env, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+            env={**self.env, "TMPDIR": str(temporary), "PREFECT_WORKER_QUERY_SECONDS": "2"},
             cwd=CHECKOUT,
             grace=10,
+            ready=lambda process: f"Worker '{name}' started!" in process.output(),
         )
 
     def latest_run(self, deployment: str) -> tuple[dict[str, Any], dict[str, str]]:

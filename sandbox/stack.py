@@ -188,18 +188,22 @@ def _vendor(home: Home, module: str) -> Process:
     return home.serve(module.replace("_", "-"), command)
 
 
-def _run(command: list[str], env: Mapping[str, str], *, given: str | None = None) -> str:
-    done = subprocess.run(
-        command,
-        cwd=CHECKOUT,
-        env={**os.environ, **env},
-        input=given if given is not None else "",
-        capture_output=True,
-        text=True,
-        timeout=_COMMAND_SECONDS,
-        check=False,
-    )
+def _run(command: list[str], env: Mapping[str, str], *, given: str = "") -> str:
+    words = " ".join(Path(part).name for part in command)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env={**os.environ, **env},
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        printed = (late.stdout or b"").decode(errors="replace")
+        raise CommandFailed(f"{words} took over {_COMMAND_SECONDS} s:\n{printed}") from late
     if done.returncode:
-        words = " ".join(Path(part).name for part in command)
         raise CommandFailed(f"{words} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -71,6 +71,7 @@ class Limits(_Part):
     page_records: int = Field(default=500, ge=1, le=20_000)
     chunk_lines: int | None = Field(default=None, ge=2)
     settle: float | None = Field(default=None, ge=0)
+    absence_gap: float | None = Field(default=None, ge=0)
     warm_up: float = Field(default=60, ge=0, le=600)
 
 
@@ -117,3 +118,8 @@ class Integration(_Part):
     def settle_time(self, default: timedelta) -> timedelta:
         """How long after a call the vendor may still commit it."""
         return default if self.limits.settle is None else timedelta(seconds=self.limits.settle)
+
+    def absence_gap(self, default: timedelta) -> timedelta:
+        """How far apart two readings must be that say that something is not there."""
+        gap = self.limits.absence_gap
+        return default if gap is None else timedelta(seconds=gap)

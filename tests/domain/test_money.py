@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvitt.domain.money import Totals, parse_amount
+from kvitt.domain.money import Totals, is_exact, parse_amount
 
 # Fifteen digits before the point: more than any books hold.
 amounts = st.decimals(-(10**15), 10**15, places=4)
@@ -46,6 +46,30 @@ def test_a_binary_float_is_refused_before_it_can_be_wrong(value: object) -> None
 def test_what_is_no_amount_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="is no amount"):
         parse_amount(value)
+
+
+@pytest.mark.parametrize("value", ["1e18", "-1000000000000000000", 10**30, "9" * 40])
+def test_what_no_books_can_hold_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="larger than an amount can be"):
+        parse_amount(value)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "exact"),
+    [
+        ("0.10", "NOK", True),
+        ("0.100", "NOK", True),
+        ("0.101", "NOK", False),
+        ("1.5", "JPY", False),
+        ("100", "JPY", True),
+        ("0.123", "KWD", True),
+        ("999999999999999999.99", "NOK", True),
+    ],
+)
+def test_an_amount_has_no_more_decimals_than_its_currency(
+    amount: str, currency: str, exact: bool
+) -> None:
+    assert is_exact(parse_amount(amount), currency) is exact
 
 
 @given(totals, totals, totals)

@@ -71,6 +71,17 @@ def test_a_line_of_nothing_is_refused() -> None:
     )
 
 
+def test_an_amount_finer_than_its_currency_is_refused() -> None:
+    assert "0.001 is finer than NOK is" in problems(changed(lines=lines("0.001", "-0.001")))
+    assert "1.5 is finer than JPY is" in problems(
+        changed(currency="JPY", lines=lines("1.5", "-1.5"))
+    )
+
+
+def test_an_amount_that_no_books_can_hold_is_refused() -> None:
+    assert "larger than an amount can be" in problems(changed(lines=lines("1e30", "-1e30")))
+
+
 def test_one_line_is_no_voucher() -> None:
     assert "lines.Tuple should have at least 2 items" in problems(changed(lines=lines("1")))
 
