@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from kvitt.domain.integrations import Integration
 from kvitt.domain.records import Record
+from kvitt.vendors import VENDORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def read_integrations(path: Path) -> list[Integration]:
     if not isinstance(content, list) or not content:
         raise FileError(f"{path} holds no list of integrations; see docs/integrations.md")
     integrations = [
-        _validated(Integration, item, f"{path}, integration {number}")
+        _known(_validated(Integration, item, f"{path}, integration {number}"), path)
         for number, item in enumerate(cast("list[Any]", content), start=1)
     ]
     _no_doubles(path, [integration.id for integration in integrations])
@@ -47,10 +48,9 @@ def read_integrations(path: Path) -> list[Integration]:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a file of JSON lines, one at a time; empty lines are passed over."""
-    with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _validated(Record, _json(line, path, number), f"{path}, line {number}")
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield _validated(Record, _json(line, path, number), f"{path}, line {number}")
 
 
 def _json(line: str, path: Path, number: int) -> Any:
@@ -75,6 +75,15 @@ def _problem(place: tuple[int | str, ...], message: str) -> str:
     return f"{field}: {said}" if field else said
 
 
+def _known(integration: Integration, path: Path) -> Integration:
+    if integration.vendor not in VENDORS:
+        raise FileError(
+            f"{path} ({integration.id}): vendor: {integration.vendor!r} is none that kvitt knows; "
+            f"it knows {', '.join(sorted(VENDORS))}"
+        )
+    return integration
+
+
 def _no_doubles(path: Path, ids: list[str]) -> None:
     doubles = sorted({i for i in ids if ids.count(i) > 1})
     if doubles:
@@ -82,12 +91,14 @@ def _no_doubles(path: Path, ids: list[str]) -> None:
 
 
 def _text(path: Path) -> str:
-    with _open(path) as file:
-        return file.read()
+    return "".join(_lines(path))
 
 
-def _open(path: Path) -> TextIO:
+def _lines(path: Path) -> Iterator[str]:
     try:
-        return path.open(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            yield from file
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} cannot be read: it is no text in UTF-8") from error

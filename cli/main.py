@@ -13,26 +13,31 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cli import files
-from kvitt import planning
+from kvitt import planning, sync
 from kvitt.domain.errors import KvittError
+from kvitt.domain.money import Totals
 from kvitt.domain.receipts import as_text
 from kvitt.ledger import SupabaseLedger
 from kvitt.ledger import migrate as migrations
 from kvitt.project import open_project
+from kvitt.vendors import VENDORS, exact_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Iterator
 
     from deployments.integrations import Step
     from kvitt.domain.integrations import Integration
+    from kvitt.domain.periods import Period
     from kvitt.domain.records import Record
+    from kvitt.domain.vouchers import Voucher
 
 app = typer.Typer(
     help="Carries approved records into accounting systems, exactly once, and proves it.",
@@ -108,14 +113,17 @@ def import_integrations(file: Path, project: Project = "kvitt", *, dry_run: bool
 
 def _show_difference(before: Integration | None, after: Integration) -> None:
     if before is None:
-        out.print(f"[green]+ {after.id}[/] {after.organisation} → {after.vendor}, `{after.cron}`")
+        what = escape(f"{after.organisation} → {after.vendor}, `{after.cron}`")
+        out.print(f"[green]+ {after.id}[/] {what}", highlight=False)
         return
     was, becomes = before.model_dump(mode="json"), after.model_dump(mode="json")
-    changed = [name for name in becomes if was[name] != becomes[name]]
+    # By value: a time that is written in another zone is the same.
+    changed = [name for name in becomes if getattr(before, name) != getattr(after, name)]
     if not changed:
         out.print(f"= {after.id} is as it was")
     for name in changed:
-        out.print(f"[yellow]~ {after.id}[/] {name}: {was[name]} → {becomes[name]}")
+        difference = escape(f"{name}: {was[name]} → {becomes[name]}")
+        out.print(f"[yellow]~ {after.id}[/] {difference}", highlight=False, soft_wrap=True)
 
 
 @integrations.command("list")
@@ -168,7 +176,7 @@ def periods(
         async with _ledger(project) as ledger:
             table = Table("period", "state", "records", "why")
             for p in await ledger.read_periods(integration, limit=limit):
-                table.add_row(p.key, p.state, str(p.record_count), p.reason or "")
+                table.add_row(p.key, p.state, str(p.record_count), escape(p.reason or ""))
             out.print(table)
 
     _run(work())
@@ -199,14 +207,58 @@ async def _settled_period(
     ledger: SupabaseLedger, integration: str, due_at: datetime | None
 ) -> dict[str, object]:
     if due_at is not None:
-        moment = due_at.replace(tzinfo=UTC) if due_at.tzinfo is None else due_at
-        found = [await ledger.read_period(integration, moment)]
+        found = [await ledger.read_period(integration, _utc(due_at))]
     else:
         found = await ledger.read_periods(integration, limit=100)
     settled = [p.receipt for p in found if p.receipt]
     if not settled:
         raise CommandError(f"{integration} has no receipt there; see: kvitt periods {integration}")
     return settled[0]
+
+
+@app.command()
+def preview(
+    integration: str,
+    period: Annotated[datetime | None, typer.Argument(help="When it is due, in UTC.")] = None,
+    project: Project = "kvitt",
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a row.")] = False,
+) -> None:
+    """Show what a period would send, to the line, without sending: the next one, or a given one."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            who = await ledger.read_integration(integration)
+            it = await _period_of(ledger, integration, period)
+            total = Totals()
+            async for voucher in sync.preview(ledger, who, it):
+                total += voucher.totals
+                _show_rows(voucher, VENDORS[who.vendor].rows(it, voucher), as_json=as_json)
+        if not as_json:
+            money = f"{total.booked:,f} {who.book_currency}"
+            out.print(f"{it.key}: {total.vouchers} vouchers, {total.lines} lines, {money}")
+
+    _run(work())
+
+
+async def _period_of(ledger: SupabaseLedger, integration: str, due_at: datetime | None) -> Period:
+    if due_at is None:
+        return await ledger.read_next_period(integration)
+    return await ledger.read_period(integration, _utc(due_at))
+
+
+def _utc(moment: datetime) -> datetime:
+    """Return a time as given, or in UTC where no zone was given."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _show_rows(voucher: Voucher, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if not as_json:
+        head = f"{voucher.number}  {voucher.posting_date}  {voucher.record_id}  {voucher.text}"
+        out.print(escape(head), style="bold", highlight=False, soft_wrap=True)
+    for row in rows:
+        # As the vendor gets it: amounts exact, not as binary floats.
+        out.print(escape(exact_json.dumps(row)), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -263,5 +315,7 @@ def main() -> None:
     try:
         app()
     except (KvittError, CommandError, files.FileError, migrations.MigrationError, LookupError) as e:
-        Console(stderr=True).print(f"[red]kvitt:[/] {e}", highlight=False)
+        # What an error says may look like markup, and is found whole in a log.
+        words = f"[red]kvitt:[/] {escape(str(e))}"
+        Console(stderr=True).print(words, highlight=False, soft_wrap=True)
         sys.exit(1)

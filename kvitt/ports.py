@@ -108,6 +108,9 @@ class Ledger(Protocol):
     async def read_batch(
         self, period: Period, *, after: int, records: int, lines: int
     ) -> list[TakenRecord]: ...
+    async def preview_batch(
+        self, period: Period, *, after: int, limit: int
+    ) -> list[TakenRecord]: ...
     async def read_chunks(self, period: Period, *, after: int, limit: int) -> list[Chunk]: ...
     async def intend(
         self,

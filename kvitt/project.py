@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
-from supabase import AsyncClient, AsyncClientOptions, acreate_client
+from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException, acreate_client
+
+from kvitt.domain.errors import LedgerRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -23,6 +25,8 @@ _TIMEOUT = httpx.Timeout(420, connect=10)
 async def open_project(url: str, key: str) -> AsyncGenerator[AsyncClient]:
     """Open a project by its URL and its secret key; no request is made yet.
 
+    Raises LedgerRefused for what cannot be an address or a key.
+
     Making a client costs 33 ms (measured), so one serves a whole run.
     """
     async with httpx.AsyncClient(timeout=_TIMEOUT) as http:
@@ -33,4 +37,12 @@ async def open_project(url: str, key: str) -> AsyncGenerator[AsyncClient]:
             persist_session=False,
             postgrest_client_retry=False,  # the ledger owns its retries
         )
-        yield await acreate_client(url, key, options)
+        try:
+            client = await acreate_client(url, key, options)
+        except AsyncSupabaseException as error:
+            raise LedgerRefused(
+                f"{url!r} and its key open no Supabase project: {error}. Give its address, like "
+                "https://abcdefgh.supabase.co, and a key that begins with sb_secret_",
+                code="KV003",
+            ) from error
+        yield client

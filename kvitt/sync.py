@@ -54,6 +54,7 @@ _PAUSE_SECONDS = 1.0
 _MOST_PINGS = 20
 _FUNCTION_TRIES = 5
 _CHUNK_PAGE = 500
+_PREVIEW_PAGE = 200
 
 
 @dataclass(kw_only=True, slots=True)
@@ -114,7 +115,7 @@ async def attempt(ledger: Ledger, answer: Answer) -> AsyncGenerator[Attempt]:
     """Hold the lease of a claimed period; on the way out, write down how the attempt ended."""
     claimed = answer.claim
     if claimed.outcome != ClaimOutcome.CLAIMED or not (claimed.period and claimed.integration):
-        raise ValueError(f"only a claimed period can be worked on; this claim was {claimed.outcome}")
+        raise ValueError(f"only a claimed period can be worked on; it is {claimed.outcome}")
     lease = _Lease(ledger, claimed.period, answer.lease, answer.deadline)
     this = Attempt(
         id=answer.attempt,
@@ -295,6 +296,20 @@ def _gave_up(this: Attempt, error: FunctionFailed, failures: int) -> FunctionFai
         "the function's logs in Supabase",
         kind=error.kind,
     )
+
+
+# -- preview ---------------------------------------------------------------------------------------
+
+
+async def preview(
+    ledger: Ledger, integration: Integration, period: Period
+) -> AsyncGenerator[Voucher]:
+    """Yield the vouchers of a period as they were sent, or would be now. Changes nothing."""
+    after = 0
+    while records := await ledger.preview_batch(period, after=after, limit=_PREVIEW_PAGE):
+        for record in records:
+            yield voucher_of(record, integration, due_at=period.due_at)
+        after = records[-1].sequence
 
 
 # -- export ----------------------------------------------------------------------------------------

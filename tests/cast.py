@@ -240,7 +240,7 @@ class Stage:
         where = "integration_id = %(id)s and due_at = %(due)s"
         return self.ask(f"select {columns} from kvitt.periods where {where}", due=self.due[period])[
             0
-        ]  # noqa: S608, E501 - our own words
+        ]
 
     def chunks(self, columns: str = "state") -> list[Any]:
         """Return some columns of each chunk, in order."""

@@ -111,6 +111,11 @@ class SupabaseLedger:
         )
         return _records.validate_python(answer)
 
+    async def preview_batch(self, period: Period, *, after: int, limit: int) -> list[TakenRecord]:
+        """Return the next records that the period has taken, or would take now; takes none."""
+        answer = await self._call("preview_batch", **_named(period), p_after=after, p_limit=limit)
+        return _records.validate_python(answer)
+
     async def read_chunks(self, period: Period, *, after: int, limit: int) -> list[Chunk]:
         """Return the next chunks of a period, by number."""
         answer = await self._call("read_chunks", **_named(period), p_after=after, p_limit=limit)
@@ -258,6 +263,15 @@ class SupabaseLedger:
             query = query.eq("integration_id", integration)
         rows = await self._ask(query.order("due_at", desc=True).limit(limit))
         return [Period.model_validate(row) for row in rows]
+
+    async def read_next_period(self, integration: str) -> Period:
+        """Return the oldest period that is not finished, due or not; LedgerRefused for none."""
+        query = self._client.table("periods").select("*").eq("integration_id", integration)
+        open_ones = query.not_.in_("state", ["verified", "skipped"])
+        rows = await self._ask(open_ones.order("due_at").limit(1))
+        if not rows:
+            raise LedgerRefused(f"{integration} has no period that is not finished", code="KV004")
+        return Period.model_validate(rows[0])
 
     async def integrations_with_work(self) -> list[Work]:
         """Return the integrations for which a run would find something to do now."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from kvitt.ports import Vendor
+from kvitt.vendors import business_central, xledger
 from kvitt.vendors.business_central import BusinessCentral, BusinessCentralSettings
 from kvitt.vendors.xledger import Xledger, XledgerSettings
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.domain.periods import Period
+    from kvitt.domain.vouchers import Voucher
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -40,13 +43,17 @@ class Client(Vendor, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[S]):
-    """One accounting system: what it needs to be told, and who speaks with it."""
+    """One accounting system: what it needs to be told, who speaks with it, what it is sent.
+
+    `rows` shows a voucher as the vendor is sent it, a row a line; nothing is asked for that.
+    """
 
     settings: type[S]
     client: Callable[[S, Timeouts], Client]
+    rows: Callable[[Period, Voucher], list[dict[str, Any]]]
 
 
 VENDORS: Mapping[str, Kind[Any]] = {
-    "business-central": Kind(BusinessCentralSettings, BusinessCentral),
-    "xledger": Kind(XledgerSettings, Xledger),
+    "business-central": Kind(BusinessCentralSettings, BusinessCentral, business_central.rows),
+    "xledger": Kind(XledgerSettings, Xledger, xledger.rows),
 }

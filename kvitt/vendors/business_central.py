@@ -201,7 +201,7 @@ class BusinessCentral:
         All or none, except for a voucher of more than 100 lines that is not the first: its lines
         take several calls, and from the second on whatever goes wrong is Uncertain.
         """
-        lines = [line for voucher in vouchers for line in _lines_of(period, voucher)]
+        lines = [line for voucher in vouchers for line in rows(period, voucher)]
         journal = self._journals.get(_code(period))
         if journal is None and vouchers[0].sequence > 1:
             journal = await self._journal(period)
@@ -489,7 +489,8 @@ def _code(period: Period) -> str:
     return f"{period.reference}K"
 
 
-def _lines_of(period: Period, voucher: Voucher) -> Iterator[Json]:
+def rows(period: Period, voucher: Voucher) -> list[Json]:
+    """Return a voucher as journal lines. Raises Refused for one that has too many."""
     document = reference_to(period, voucher.sequence)
     if max(line.number for line in voucher.lines) > _LINES_PER_VOUCHER:
         raise Refused(
@@ -497,8 +498,8 @@ def _lines_of(period: Period, voucher: Voucher) -> Iterator[Json]:
             f"{_LINES_PER_VOUCHER:,} lines, for which there are no line numbers. Nothing of it was "
             "sent: split the record"
         )
-    for line in voucher.lines:
-        yield {
+    return [
+        {
             "lineNumber": line_number(voucher.sequence, line.number),
             "documentNumber": document,
             "externalDocumentNumber": _external_number(voucher.record_id),
@@ -508,6 +509,8 @@ def _lines_of(period: Period, voucher: Voucher) -> Iterator[Json]:
             "amount": line.booked,
             **_words_of(line),
         }
+        for line in voucher.lines
+    ]
 
 
 def line_number(sequence: int, number: int) -> int:

@@ -272,7 +272,7 @@ class Xledger:
         self, period: Period, vouchers: Sequence[Voucher], *, guard: Guard
     ) -> Mapping[str, Any]:
         """Stage vouchers, all or none, in one mutation of at most 500 lines (else Refused)."""
-        inputs = [_input(period, voucher, line) for voucher in vouchers for line in voucher.lines]
+        inputs = [row for voucher in vouchers for row in rows(period, voucher)]
         if len(inputs) > _NODES:
             raise Refused(
                 f"vouchers {vouchers[0].number} to {vouchers[-1].number} have {len(inputs)} lines, "
@@ -281,8 +281,8 @@ class Xledger:
             )
         what = f"stage {len(inputs)} lines, {inputs[0]['clientId']} to {inputs[-1]['clientId']}"
         call = self._call(what, Purpose.EXPORT, _ADD, {"inputs": inputs}, guard=guard)
-        rows = await self._ask(call, lambda data: self._added(call, inputs, data))
-        return {"first": rows[0], "last": rows[-1], "rows": len(rows)}
+        added = await self._ask(call, lambda data: self._added(call, inputs, data))
+        return {"first": added[0], "last": added[-1], "rows": len(added)}
 
     async def post(self, period: Period, *, guard: Guard) -> None:
         """Do nothing: a job of Xledger's posts, and cannot be told to."""
@@ -448,6 +448,11 @@ class Xledger:
 
 
 # -- what a voucher becomes ------------------------------------------------------------------------
+
+
+def rows(period: Period, voucher: Voucher) -> list[Json]:
+    """Return a voucher as inputs of the mutation. Raises Refused for a dimension without a slot."""
+    return [_input(period, voucher, line) for line in voucher.lines]
 
 
 def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:

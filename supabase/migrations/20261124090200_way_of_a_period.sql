@@ -257,33 +257,72 @@ begin
   select moved.records, moved.lines from moved;
 end $$;
 
--- The batch from p_after on, in sequence: as many whole records as fit both limits, one at least.
--- Amounts are strings, so that no reader makes binary floats of them.
-create function kvitt.read_batch(
-  p_integration text, p_due timestamptz, p_after bigint, p_max_records integer, p_max_lines integer
-) returns jsonb
-language sql stable security definer set search_path = '' as $$
-  with page as (
-    select r.*, sum(line_count) over (order by sequence) as lines_so_far
-      from kvitt.records r
-     where integration_id = p_integration and period_due_at = p_due and sequence > p_after
-     order by sequence limit p_max_records
-  )
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'id', page.id, 'kind', page.kind, 'approved_at', page.approved_at,
-    'voucher_date', page.voucher_date, 'currency', page.currency, 'text', page.text,
-    'sequence', page.sequence, 'voucher_number', page.voucher_number,
+-- A record with its place in the batch, and its lines. Amounts are strings, so that no reader makes
+-- binary floats of them.
+create function kvitt.as_taken(p_record kvitt.records) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object(
+    'id', p_record.id, 'kind', p_record.kind, 'approved_at', p_record.approved_at,
+    'voucher_date', p_record.voucher_date, 'currency', p_record.currency, 'text', p_record.text,
+    'sequence', p_record.sequence, 'voucher_number', p_record.voucher_number,
     'lines', (
       select jsonb_agg(jsonb_build_object(
         'number', l.number, 'account', l.account, 'party', l.party, 'amount', l.amount::text,
         'book_amount', l.book_amount::text, 'tax', l.tax, 'dimensions', l.dimensions,
         'text', l.text) order by l.number)
         from kvitt.record_lines l
-       where l.integration_id = p_integration and l.record_id = page.id)
-    ) order by page.sequence), '[]')
+       where l.integration_id = p_record.integration_id and l.record_id = p_record.id))
+$$;
+
+-- The batch from p_after on, in sequence: as many whole records as fit both limits, one at least.
+create function kvitt.read_batch(
+  p_integration text, p_due timestamptz, p_after bigint, p_max_records integer, p_max_lines integer
+) returns jsonb
+language sql stable security definer set search_path = '' as $$
+  with page as (
+    select r, sum(line_count) over (order by sequence) as lines_so_far, sequence
+      from kvitt.records r
+     where integration_id = p_integration and period_due_at = p_due and sequence > p_after
+     order by sequence limit p_max_records
+  )
+  select coalesce(jsonb_agg(kvitt.as_taken(page.r) order by page.sequence), '[]')
   from page
   where lines_so_far <= p_max_lines or sequence = p_after + 1
 $$;
+
+-- What read_batch would give, if the period were collected now: what it took already, then what it
+-- would take. Earlier periods that are not frozen take what is theirs before it. Changes nothing.
+create function kvitt.preview_batch(
+  p_integration text, p_due timestamptz, p_after bigint, p_limit integer
+) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  it kvitt.periods := kvitt.period_to_work_on(p_integration, p_due);
+  since timestamptz;
+  last_number bigint;
+begin
+  select max(due_at) into since from kvitt.periods
+   where integration_id = p_integration and due_at < p_due and frozen_at is null
+     and state <> 'skipped';
+  select last_voucher_number into last_number from kvitt.integrations where id = p_integration;
+  return (
+    with untaken as (
+      select r, row_number() over (order by r.approved_at, r.id) as n
+        from kvitt.records r
+       where it.frozen_at is null and r.integration_id = p_integration
+         and r.period_due_at is null and r.approved_at < p_due
+         and (since is null or r.approved_at >= since)
+    ), batch as (
+      select sequence, kvitt.as_taken(r) as record from kvitt.records r
+       where r.integration_id = p_integration and r.period_due_at = p_due and sequence > p_after
+      union all
+      select it.record_count + n, kvitt.as_taken(r) || jsonb_build_object(
+               'sequence', it.record_count + n, 'voucher_number', last_number + n)
+        from untaken where it.record_count + n > p_after
+      order by sequence limit p_limit
+    )
+    select coalesce(jsonb_agg(record order by sequence), '[]') from batch);
+end $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Chunks
@@ -665,6 +704,7 @@ grant execute on function
                           numeric, text),
   kvitt.collect_page(text, timestamptz, bigint, integer),
   kvitt.read_batch(text, timestamptz, bigint, integer, integer),
+  kvitt.preview_batch(text, timestamptz, bigint, integer),
   kvitt.intend_chunk(text, timestamptz, bigint, kvitt.chunk_kind, bigint, bigint, jsonb, interval),
   kvitt.settle_chunk(text, timestamptz, bigint, integer, text, jsonb, text, integer, interval),
   kvitt.read_chunks(text, timestamptz, integer, integer),

@@ -1,0 +1,337 @@
+"""What a person types, reads, and gets as an exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from kvitt.domain.money import Totals
+from sandbox.processes import free_port
+from tests.cast import FJORDBY, HOUR, NORDVEST, another, claim_for_travel, claim_from_abroad
+from tests.ledger.stages import close, collect
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from kvitt.domain.integrations import Integration
+    from kvitt.domain.records import Record
+    from kvitt.ledger import SupabaseLedger
+    from sandbox.supabase import Supabase
+    from tests.cast import Stage
+
+    Kvitt = Callable[..., subprocess.CompletedProcess[str]]
+    Enrol = Callable[..., Awaitable[Stage]]
+
+_names = count(1)
+
+
+def written(folder: Path, *integrations: Integration | dict[str, Any]) -> Path:
+    """Write integrations into a file, as an administrator would."""
+    file = folder / "integrations.yaml"
+    told = [one if isinstance(one, dict) else one.model_dump(mode="json") for one in integrations]
+    file.write_text(yaml.safe_dump({"integrations": told}, allow_unicode=True))
+    return file
+
+
+def plain(record: Record, **changes: Any) -> dict[str, Any]:
+    return {**record.model_dump(mode="json", exclude_none=True), **changes}
+
+
+def lines_of(folder: Path, *records: dict[str, Any] | str) -> Path:
+    """Write records into a file of JSON lines."""
+    file = folder / "records.jsonl"
+    told = [one if isinstance(one, str) else json.dumps(one) for one in records]
+    file.write_text("\n".join(told) + "\n")
+    return file
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one sentence of a command that failed, in which line breaks mean nothing."""
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("kvitt: ")
+    return " ".join(done.stderr.split())
+
+
+# -- migrate ---------------------------------------------------------------------------------------
+
+
+def test_migrate_says_what_it_applied_and_then_that_all_is_up_to_date(
+    kvitt: Kvitt, supabase: Supabase
+) -> None:
+    url = supabase.postgres.create_database(f"cli_{next(_names)}")
+    first = kvitt("migrate", url)
+    assert first.returncode == 0
+    assert re.match(r"applied 20261124090000 tables\n", first.stdout)
+    second = kvitt("migrate", DATABASE_URL=url)
+    assert (second.returncode, second.stdout) == (0, "the schema is up to date\n")
+
+
+def test_migrate_names_what_is_wrong_with_the_database(kvitt: Kvitt, supabase: Supabase) -> None:
+    nowhere = f"postgresql://postgres:not-to-be-shown@127.0.0.1:{free_port()}/postgres"
+    said = refused(kvitt("migrate", nowhere))
+    assert "the database cannot be opened" in said
+    assert "not-to-be-shown" not in said
+    mistyped = supabase.database_url.replace("postgresql://", "postgresql:/")
+    assert "no connection string" in refused(kvitt("migrate", mistyped))
+
+
+def test_migrate_names_a_folder_without_migrations(
+    kvitt: Kvitt, supabase: Supabase, tmp_path: Path
+) -> None:
+    done = kvitt("migrate", supabase.database_url, "--folder", tmp_path)
+    assert f"there are no migrations in {tmp_path}" in refused(done)
+
+
+# -- integrations ----------------------------------------------------------------------------------
+
+
+async def test_integrations_are_created_then_as_they_were_then_changed(
+    kvitt: Kvitt, ledger: SupabaseLedger, tmp_path: Path
+) -> None:
+    theatre, club = another(NORDVEST), another(FJORDBY)
+    file = written(tmp_path, theatre, club)
+    created = kvitt("integrations", "import", file)
+    assert created.stdout.splitlines() == [
+        f"+ {theatre.id} Teater Nordvest → xledger, `0 6 * * *`",
+        f"+ {club.id} Fjordby Idrettslag → business-central, `30 6 * * 1-5`",
+    ]
+    assert await ledger.read_integration(club.id) == club
+    calendar = await ledger.read_calendar(club.id)
+    assert calendar.planned_until is not None
+
+    again = kvitt("integrations", "import", file)
+    assert again.stdout.splitlines() == [
+        f"= {theatre.id} is as it was",
+        f"= {club.id} is as it was",
+    ]
+
+    later = another(NORDVEST, id=theatre.id, cron="0 7 * * *", enabled=False)
+    file = written(tmp_path, later)
+    shown = [f"~ {theatre.id} cron: 0 6 * * * → 0 7 * * *", f"~ {theatre.id} enabled: True → False"]
+    dry = kvitt("integrations", "import", file, "--dry-run")
+    assert dry.stdout.splitlines() == shown
+    assert await ledger.read_integration(theatre.id) == theatre
+    changed = kvitt("integrations", "import", file)
+    assert changed.stdout.splitlines() == shown
+    assert await ledger.read_integration(theatre.id) == later
+
+
+async def test_a_dry_run_creates_nothing(
+    kvitt: Kvitt, ledger: SupabaseLedger, tmp_path: Path
+) -> None:
+    who = another(NORDVEST)
+    assert (
+        f"+ {who.id}" in kvitt("integrations", "import", written(tmp_path, who), "--dry-run").stdout
+    )
+    assert who.id not in [one.id for one in await ledger.read_integrations()]
+
+
+async def test_integrations_are_listed_with_their_schedule(kvitt: Kvitt, enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST, enabled=False)
+    [row] = [line for line in kvitt("integrations", "list").stdout.splitlines() if stage.id in line]
+    told = ("Teater Nordvest", "xledger", "nordvest", "0 6 * * * Europe/Oslo", "no")
+    assert [word for word in told if word not in row] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("integrations: [", "is no YAML"),
+        ("integrations: []", "holds no list of integrations"),
+        ("- 7", "integration 1: "),
+        ("just words", "holds no list of integrations"),
+        ("", "holds no list of integrations"),
+    ],
+)
+def test_a_file_that_holds_no_integrations_is_named(
+    kvitt: Kvitt, tmp_path: Path, content: str, said: str
+) -> None:
+    file = tmp_path / "integrations.yaml"
+    file.write_text(content)
+    words = refused(kvitt("integrations", "import", file))
+    assert str(file) in words
+    assert said in words
+
+
+async def test_a_wrong_setting_is_named_by_file_place_and_field_and_nothing_is_saved(
+    kvitt: Kvitt, ledger: SupabaseLedger, tmp_path: Path
+) -> None:
+    good = another(NORDVEST)
+    bad = {
+        **another(FJORDBY).model_dump(mode="json"),
+        "cron": "each morning",
+        "limits": {"chunk_lnies": 3},
+    }
+    file = written(tmp_path, good, bad)
+    said = refused(kvitt("integrations", "import", file))
+    assert f"{file}, integration 2 ({bad['id']}): cron: 'each morning' is no cron" in said
+    assert "limits.chunk_lnies: Extra inputs are not permitted" in said
+    assert good.id not in [one.id for one in await ledger.read_integrations()]
+
+
+def test_a_message_is_shown_to_its_last_bracket(kvitt: Kvitt, tmp_path: Path) -> None:
+    bad = {**NORDVEST.model_dump(mode="json"), "id": "Teater [b]Nordvest[/b]"}
+    said = refused(kvitt("integrations", "import", written(tmp_path, bad)))
+    assert "(Teater [b]Nordvest[/b])" in said
+    assert "'^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'" in said
+
+
+def test_an_integration_that_is_named_twice_is_refused(kvitt: Kvitt, tmp_path: Path) -> None:
+    who = another(NORDVEST)
+    said = refused(kvitt("integrations", "import", written(tmp_path, who, who)))
+    assert f"names {who.id} more than once" in said
+
+
+@pytest.mark.parametrize("what", ["integrations", "records"])
+def test_a_file_that_cannot_be_read_is_named(kvitt: Kvitt, tmp_path: Path, what: str) -> None:
+    missing, binary = tmp_path / "missing", tmp_path / "binary"
+    assert f"{missing} cannot be read: No such file" in refused(kvitt(what, "import", missing))
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert f"{binary} cannot be read" in refused(kvitt(what, "import", binary))
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+async def test_records_are_added_once(kvitt: Kvitt, enrol: Enrol, tmp_path: Path) -> None:
+    stage = await enrol(NORDVEST)
+    at = stage.due[0] - HOUR / 2
+    records = [plain(claim_for_travel(stage.id, n, at)) for n in range(3)]
+    file = lines_of(tmp_path, *records, "", plain(claim_from_abroad(stage.id, 7, at)))
+    assert kvitt("records", "import", file).stdout == "4 records added, 0 were there already\n"
+    assert kvitt("records", "import", file).stdout == "0 records added, 4 were there already\n"
+
+
+async def test_a_record_that_became_another_is_a_conflict_that_names_it(
+    kvitt: Kvitt, enrol: Enrol, tmp_path: Path
+) -> None:
+    stage = await enrol(NORDVEST)
+    record = claim_for_travel(stage.id, 1, stage.due[0] - HOUR / 2)
+    await stage.ledger.add_records([record])
+    file = lines_of(tmp_path, plain(record, text="Another"))
+    said = refused(kvitt("records", "import", file))
+    assert f"{stage.id}, record 2026-0001: it is there already with other content" in said
+
+
+async def test_a_broken_line_is_named_by_its_number(
+    kvitt: Kvitt, enrol: Enrol, tmp_path: Path
+) -> None:
+    stage = await enrol(NORDVEST)
+    good = plain(claim_for_travel(stage.id, 1, stage.due[0] - HOUR / 2))
+    cost, owed = good["lines"]
+    for broken, said in (
+        ('{"id": ', "line 3 is no JSON"),
+        ("[]", "line 3: Input should be a valid dictionary"),
+        ({**good, "lines": [cost, {**owed, "amount": "-1"}]}, "its lines sum to 512.40 NOK"),
+        ({**good, "lines": [{**cost, "acount": 1}, owed]}, "lines.1.acount: Extra inputs"),
+        ({**good, "lines": [{**cost, "amount": float("nan")}, owed]}, "lines.1.amount: nan is not"),
+    ):
+        file = lines_of(tmp_path, good, "", broken)
+        words = refused(kvitt("records", "import", file))
+        assert f"{file}, line 3" in words
+        assert said in words
+    count_of = "select count(*) from kvitt.records where integration_id = %(id)s"
+    assert stage.ask(count_of) == [(0,)]
+
+
+async def test_json_numbers_are_taken_to_the_last_digit(
+    kvitt: Kvitt, enrol: Enrol, tmp_path: Path
+) -> None:
+    stage = await enrol(NORDVEST)
+    record = claim_for_travel(stage.id, 1, stage.due[0] - HOUR / 2, amount="9007199254740993.01")
+    line = json.dumps(plain(record)).replace('"9007199254740993.01"', "9007199254740993.01")
+    assert kvitt("records", "import", lines_of(tmp_path, line)).returncode == 0
+    amounts = "select amount::text from kvitt.record_lines where integration_id = %(id)s"
+    assert ("9007199254740993.01",) in stage.ask(amounts)
+
+
+def test_records_of_nobody_are_refused(kvitt: Kvitt, tmp_path: Path) -> None:
+    nobody = another(NORDVEST).id
+    file = lines_of(tmp_path, plain(claim_for_travel(nobody, 1, NORDVEST.first_period)))
+    assert f"there is no integration {nobody}" in refused(kvitt("records", "import", file))
+
+
+# -- periods and receipts --------------------------------------------------------------------------
+
+
+async def settled(stage: Stage) -> dict[str, Any]:
+    """Settle a period without records."""
+    period = await stage.claimed()
+    await collect(stage, period)
+    receipt = await stage.ledger.settle(period, Totals(), {})
+    await close(stage, "settled")
+    assert receipt is not None
+    return receipt
+
+
+async def test_periods_are_shown_with_where_they_stand_and_why(kvitt: Kvitt, enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST, periods=2)
+    receipt = await settled(stage)
+    await stage.ledger.fail(await stage.claimed(), "account [b]7140[/b] is blocked")
+    rows = [line for line in kvitt("periods", stage.id).stdout.splitlines() if stage.id in line]
+    assert len(rows) == 2
+    assert "failed" in rows[0]
+    assert "account [b]7140[/b] is blocked" in rows[0]
+    assert receipt["key"] in rows[1]
+    assert "verified" in rows[1]
+    [latest] = [
+        line
+        for line in kvitt("periods", stage.id, "--limit", 1).stdout.splitlines()
+        if stage.id in line
+    ]
+    assert "failed" in latest
+
+
+async def test_a_receipt_is_shown_for_people_and_for_programs(kvitt: Kvitt, enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    receipt = await settled(stage)
+    shown = kvitt("receipt", stage.id).stdout
+    assert f"Receipt {receipt['key']}" in shown
+    assert "taken         0 vouchers, 0 lines, 0.00 NOK" in shown
+    assert json.loads(kvitt("receipt", stage.id, "--json").stdout) == receipt
+    by_key = receipt["key"].partition("@")[2]
+    for due in (f"{stage.due[0]:%Y-%m-%dT%H:%M:%S}", by_key):
+        assert kvitt("receipt", stage.id, due).stdout == shown
+
+
+async def test_a_receipt_that_is_not_there_is_an_error_with_a_way_on(
+    kvitt: Kvitt, enrol: Enrol
+) -> None:
+    stage = await enrol(NORDVEST)
+    said = refused(kvitt("receipt", stage.id))
+    assert f"{stage.id} has no receipt there; see: kvitt periods {stage.id}" in said
+    assert "has no period due at" in refused(kvitt("receipt", stage.id, "2026-01-01T00:00:00"))
+
+
+# -- the project -----------------------------------------------------------------------------------
+
+
+def test_a_wrong_key_is_refused_and_not_shown(kvitt: Kvitt) -> None:
+    said = refused(kvitt("periods", SUPABASE_SECRET_KEY="sb_secret_made_up_for_this"))
+    assert "Invalid API key" in said
+
+
+def test_a_publishable_key_is_not_enough(kvitt: Kvitt, supabase: Supabase) -> None:
+    done = kvitt("periods", SUPABASE_SECRET_KEY=supabase.publishable_key)
+    assert "permission denied" in refused(done)
+
+
+def test_an_address_that_is_none_is_refused(kvitt: Kvitt) -> None:
+    said = refused(kvitt("periods", SUPABASE_URL="my-project"))
+    assert "'my-project' and its key open no Supabase project: Invalid URL" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["receipt"], 2), (["balance"], 2), (["records"], 2)]
+)
+def test_a_command_that_is_none_is_told_apart_from_one_that_failed(
+    kvitt: Kvitt, arguments: list[str], code: int
+) -> None:
+    assert kvitt(*arguments).returncode == code

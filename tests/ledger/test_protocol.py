@@ -1,0 +1,364 @@
+"""The protocol as a whole: workers that die, replies that get lost, a vendor that commits late.
+
+Hypothesis plays the workers, the vendor and the clock. The vendor keeps its one promise: what it
+was sent, it commits within its settle time or never. Whatever happens, no voucher is booked twice,
+and what the ledger calls verified is in the books.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import psycopg
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.cast import HOUR, LEASE, NORDVEST, Stage, another
+from tests.ledger.protocol import SETTLE, Held, Protocol
+
+if TYPE_CHECKING:
+    from sandbox.supabase import Supabase
+
+BATCHES = (3, 1)
+PERIODS = len(BATCHES)
+SECONDS = [70, 130, 130, 301, 601, 601]
+
+# What became of a call: did the books change, and did the worker hear of it?
+CONFIRMED, REPLY_LOST, LATE, NEVER, TURNED_AWAY, REFUSED = range(6)
+
+FATES = st.sampled_from([CONFIRMED, CONFIRMED, REPLY_LOST, LATE, NEVER, TURNED_AWAY, REFUSED])
+
+Sequences = frozenset[int]
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """Somebody who holds a lease, or believes so. `pending` is the call that it will make next."""
+
+    attempt: UUID
+    held: Held
+    lease_ends: float
+    pending: tuple[int, Sequences] | None = None
+
+
+@dataclass(kw_only=True)
+class UnderWay:
+    """A call that the vendor may still commit."""
+
+    due: datetime
+    sequences: Sequences
+    until: float
+
+
+@dataclass(kw_only=True)
+class Vendor:
+    """The books: how often each voucher of each period is in them."""
+
+    booked: Counter[tuple[datetime, int]] = field(default_factory=Counter[tuple[datetime, int]])
+    under_way: list[UnderWay] = field(default_factory=list[UnderWay])
+
+    def commit(self, due: datetime, sequences: Sequences) -> None:
+        self.booked.update((due, sequence) for sequence in sequences)
+
+    def has(self, due: datetime, sequence: int) -> bool:
+        return (due, sequence) in self.booked
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    database: psycopg.Connection
+
+    @initialize()
+    def begin(self) -> None:
+        self.now = 0.0
+        self.vendor = Vendor()
+        self.workers: list[Worker] = []
+        self.fences: dict[datetime, int] = {}
+        self.confirmed: set[tuple[datetime, int]] = set()
+        self.approved = 0
+        who = another(NORDVEST)
+        self.ledger = Protocol(database=self.database, integration=who.id)
+        self.stage = Stage(integration=who, ledger=None, database=self.database)  # pyright: ignore[reportArgumentType] - in SQL only
+        this_minute = datetime.now(UTC).replace(second=0, microsecond=0)
+        self.due = [this_minute - back * HOUR for back in range(PERIODS, 0, -1)]
+        self.ledger.save(who)
+        self.ledger.plan(*self.due)
+        for period, number in enumerate(BATCHES):
+            self._approve(period, number)
+        self._claim()
+        self._try(self.workers[0], "collect_page", limit=BATCHES[0] + 1)
+
+    # -- what may happen ---------------------------------------------------------------------------
+
+    # Each ends with work, so that runs come far whichever of them Hypothesis prefers.
+
+    @rule(data=st.data())
+    def somebody_works(self, data: st.DataObject) -> None:
+        self._work(data)
+
+    @rule(data=st.data(), seconds=st.sampled_from(SECONDS))
+    def time_passes(self, data: st.DataObject, seconds: int) -> None:
+        self.now += seconds
+        self.stage.time_passes(timedelta(seconds=seconds))
+        self.vendor.under_way = [it for it in self.vendor.under_way if it.until > self.now]
+        self._work(data)
+
+    @rule(data=st.data())
+    def something_comes_in_between(self, data: st.DataObject) -> None:
+        events = [self._another_claims, self._another_record]
+        if self.vendor.under_way:
+            events += [self._vendor_commits_late] * 4
+        if self.workers:
+            events += [self._worker_is_killed, self._worker_gives_up, self._worker_renews]
+        data.draw(st.sampled_from(events))(data)
+        self._work(data)
+
+    def _work(self, data: st.DataObject) -> None:
+        """Take some steps of the way; where nobody is at it, somebody claims it first."""
+        for _ in range(data.draw(st.integers(0, 6))):
+            if not self.workers:
+                self._claim()
+                continue
+            worker = data.draw(st.sampled_from(self.workers))
+            if worker.pending:
+                self._send(worker, data.draw(FATES), dies=data.draw(st.booleans()))
+            else:
+                self._go_on(worker, data.draw(st.integers(1, 3)))
+
+    def _another_claims(self, data: st.DataObject) -> None:
+        self._claim(times=data.draw(st.integers(1, 2)))
+
+    def _another_record(self, data: st.DataObject) -> None:
+        self._approve(data.draw(st.integers(0, PERIODS - 1)), 1)
+
+    def _vendor_commits_late(self, data: st.DataObject) -> None:
+        call = self.vendor.under_way.pop(data.draw(st.integers(0, len(self.vendor.under_way) - 1)))
+        self.vendor.commit(call.due, call.sequences)
+
+    def _worker_is_killed(self, data: st.DataObject) -> None:
+        self.workers.remove(data.draw(st.sampled_from(self.workers)))
+
+    def _worker_gives_up(self, data: st.DataObject) -> None:
+        self._end(data.draw(st.sampled_from(self.workers)), "interrupted")
+
+    def _worker_renews(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(self.workers))
+        if self._try(worker, "renew_lease", lease=LEASE):
+            worker.lease_ends = self.now + LEASE.total_seconds()
+
+    # -- as kvitt.sync does it ---------------------------------------------------------------------
+
+    def _approve(self, period: int, number: int) -> None:
+        for _ in range(number):
+            self.approved += 1
+            self.ledger.approve(self.approved, self.due[period] - HOUR / 2)
+
+    def _claim(self, times: int = 1) -> None:
+        attempt = uuid4()
+        answers = [self.ledger.claim(attempt=attempt) for _ in range(times)]
+        assert answers == answers[:1] * times
+        if answers[0]["outcome"] != "claimed":
+            return
+        period = answers[0]["period"]
+        due = datetime.fromisoformat(period["due_at"])
+        assert period["fence"] > self.fences.get(due, 0)
+        self.fences[due] = period["fence"]
+        held = Held(due=due, fence=period["fence"])
+        ends = self.now + LEASE.total_seconds()
+        self.workers.append(Worker(attempt=attempt, held=held, lease_ends=ends))
+
+    def _go_on(self, worker: Worker, size: int) -> None:
+        """Do what comes next in `kvitt.sync`."""
+        due = worker.held.due
+        frozen, count = self._batch(due)
+        chunks = self._chunks(due)
+        unfinished = [chunk for chunk in chunks if chunk["state"] != "confirmed"]
+        sent = max((chunk["last"] for chunk in chunks), default=0)
+        if not frozen:
+            self._try(worker, "collect_page", limit=size)
+        elif unfinished:
+            self._finish(worker, unfinished[0])
+        elif sent < count:
+            self._intend(worker, sent + 1, min(sent + size, count))
+        else:
+            self._verify(worker, count)
+
+    def _send(self, worker: Worker, fate: int, *, dies: bool) -> None:
+        """Make the call, if the lease surely holds, and write down what came of it, if alive."""
+        assert worker.pending
+        number, sequences = worker.pending
+        if worker.lease_ends <= self.now:
+            self.workers.remove(worker)
+            return
+        due = worker.held.due
+        if fate in {CONFIRMED, REPLY_LOST}:
+            self.vendor.commit(due, sequences)
+        if fate == LATE:
+            until = self.now + SETTLE.total_seconds()
+            self.vendor.under_way.append(UnderWay(due=due, sequences=sequences, until=until))
+        worker.pending = None
+        if dies and fate != CONFIRMED:
+            self.workers.remove(worker)
+            return
+        outcomes = {CONFIRMED: "confirmed", TURNED_AWAY: "unsent", REFUSED: "refused"}
+        outcome = outcomes.get(fate, "uncertain")
+        told = self._try(worker, "settle_chunk", number=number, outcome=outcome)
+        if told and outcome == "refused":
+            self._try(worker, "fail_period", reason="refused")
+            self._end(worker, "failed")
+
+    def _finish(self, worker: Worker, chunk: dict[str, Any]) -> None:
+        vouchers = frozenset(range(chunk["first"], chunk["last"] + 1))
+        if chunk["state"] != "uncertain":
+            self._intend(worker, chunk["first"], chunk["last"])
+            return
+        missing = frozenset(s for s in vouchers if not self.vendor.has(worker.held.due, s))
+        outcome = "absent" if missing else "confirmed"
+        told = self._try(worker, "settle_chunk", number=chunk["number"], outcome=outcome)
+        if not told or not missing:
+            return
+        if told["state"] == "uncertain":
+            self._try(worker, "suspend_period", reason="not there yet")
+            self._end(worker, "uncertain")
+        else:
+            self._intend(worker, chunk["first"], chunk["last"], missing)
+
+    def _intend(
+        self, worker: Worker, first: int, last: int, missing: Sequences | None = None
+    ) -> None:
+        booked = self._booked(worker.held.due, first, last)
+        try:
+            chunk = self.ledger.intend(worker.held, first, last, booked)
+        except psycopg.Error as error:
+            self._lost(worker, error)
+            return
+        if chunk["state"] == "intended":
+            whole = frozenset(range(first, last + 1))
+            worker.pending = (chunk["number"], whole if missing is None else missing)
+
+    def _verify(self, worker: Worker, count: int) -> None:
+        if not self._try(worker, "finish_export", alright=True):
+            return
+        due = worker.held.due
+        there = sum(times for (when, _), times in self.vendor.booked.items() if when == due)
+        try:
+            receipt = self.ledger.settle(worker.held, there, self._booked(due, 1, count))
+        except psycopg.Error as error:
+            self._lost(worker, error)
+            return
+        self._end(worker, "settled" if receipt else "failed")
+
+    def _try(self, worker: Worker, function: str, *, alright: bool = False, **how: Any) -> Any:
+        """Call a function under a worker's fence; who lost the lease leaves, and gets None."""
+        try:
+            answer = self.ledger.own(function, **worker.held.fenced, **how)
+        except psycopg.Error as error:
+            self._lost(worker, error)
+            return None
+        return True if alright or function in {"renew_lease", "fail_period"} else answer
+
+    def _lost(self, worker: Worker, error: psycopg.Error) -> None:
+        assert error.sqlstate == "KV001", error
+        assert worker.lease_ends <= self.now or self.fences[worker.held.due] > worker.held.fence
+        self.workers.remove(worker)
+
+    def _end(self, worker: Worker, outcome: str) -> None:
+        self.ledger.call(
+            "close_attempt", attempt=worker.attempt, outcome=outcome, detail=None, requests={}
+        )
+        if worker in self.workers:
+            self.workers.remove(worker)
+
+    # -- what must hold ----------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_booked_twice(self) -> None:
+        assert [it for it, times in self.vendor.booked.items() if times > 1] == []
+
+    @invariant()
+    def each_record_has_one_place_in_one_period(self) -> None:
+        places = self.stage.ask(
+            "select period_due_at, sequence, voucher_number from kvitt.records"
+            " where integration_id = %(id)s and period_due_at is not null order by voucher_number"
+        )
+        assert [number for _, _, number in places] == list(range(1, len(places) + 1))
+        for due in self.due:
+            sequences = sorted(sequence for when, sequence, _ in places if when == due)
+            assert sequences == list(range(1, len(sequences) + 1))
+
+    @invariant()
+    def chunks_lie_side_by_side_and_what_is_confirmed_stays_so(self) -> None:
+        confirmed: set[tuple[datetime, int]] = set()
+        for due in self.due:
+            end = 0
+            for chunk in self._chunks(due):
+                assert chunk["first"] == end + 1
+                end = chunk["last"]
+                if chunk["state"] == "confirmed":
+                    confirmed |= {(due, s) for s in range(chunk["first"], end + 1)}
+        assert confirmed >= self.confirmed
+        assert confirmed <= set(self.vendor.booked)
+        self.confirmed = confirmed
+
+    @invariant()
+    def what_is_verified_is_in_the_books(self) -> None:
+        verified = self.stage.ask(
+            "select due_at, record_count, receipt from kvitt.periods"
+            " where integration_id = %(id)s and state = 'verified'"
+        )
+        for due, count, receipt in verified:
+            assert receipt["taken"] == receipt["sent"]
+            assert {s for when, s in self.vendor.booked if when == due} == set(range(1, count + 1))
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def _batch(self, due: datetime) -> tuple[bool, int]:
+        [row] = self.stage.ask(
+            "select frozen_at is not null, record_count from kvitt.periods"
+            " where integration_id = %(id)s and due_at = %(due)s",
+            due=due,
+        )
+        return row
+
+    def _chunks(self, due: datetime) -> list[dict[str, Any]]:
+        rows = self.stage.ask(
+            "select number, first_sequence, last_sequence, state from kvitt.chunks"
+            " where integration_id = %(id)s and due_at = %(due)s order by number",
+            due=due,
+        )
+        return [dict(zip(("number", "first", "last", "state"), row, strict=True)) for row in rows]
+
+    def _booked(self, due: datetime, first: int, last: int) -> Decimal:
+        """Sum what some vouchers of a batch debit."""
+        [[booked]] = self.stage.ask(
+            """
+            select coalesce(sum(l.book_amount) filter (where l.book_amount > 0), 0)
+              from kvitt.records r join kvitt.record_lines l
+                on (l.integration_id, l.record_id) = (r.integration_id, r.id)
+             where r.integration_id = %(id)s and r.period_due_at = %(due)s
+               and r.sequence between %(first)s and %(last)s
+            """,
+            due=due,
+            first=first,
+            last=last,
+        )
+        return Decimal(booked)
+
+
+def test_nothing_is_booked_twice_whoever_dies_and_whatever_is_lost(supabase: Supabase) -> None:
+    with psycopg.connect(supabase.database_url, autocommit=True) as database:
+        machine = type("Machine", (LedgerMachine,), {"database": database})
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=40, stateful_step_count=60, deadline=None)
+        )

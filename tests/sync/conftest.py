@@ -1,0 +1,127 @@
+"""Both vendors, running; each test has a company of its own in their books."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import stamina
+
+from sandbox.processes import CHECKOUT, Home
+from tests.cast import FJORDBY, NORDVEST
+from tests.sync.driver import instructions
+from tests.sync.scene import Books, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from datetime import timedelta
+
+    from supabase import AsyncClient
+
+    from sandbox.supabase import Supabase
+    from tests.cast import Stage
+
+VENDORS = ("xledger", "business-central")
+
+
+@pytest.fixture(scope="session")
+def vendor_urls() -> Generator[dict[str, str]]:
+    with Home.open(f"sync-{os.getpid()}") as home:
+        yield {vendor: _serve(home, vendor) for vendor in VENDORS}
+
+
+def _serve(home: Home, vendor: str) -> str:
+    module = vendor.replace("-", "_")
+    books = home.path / f"{module}.db"
+    command = [sys.executable, "-m", f"sandbox.vendors.{module}", "--books", str(books)]
+    return home.serve(vendor, command).url
+
+
+@pytest.fixture
+def xledger(vendor_urls: dict[str, str]) -> Generator[Books]:
+    with httpx.Client(trust_env=False) as http:
+        yield Books.of_a_new_company(http, "xledger", vendor_urls["xledger"])
+
+
+@pytest.fixture
+def business_central(vendor_urls: dict[str, str]) -> Generator[Books]:
+    with httpx.Client(trust_env=False) as http:
+        yield Books.of_a_new_company(http, "business-central", vendor_urls["business-central"])
+
+
+@pytest.fixture(params=VENDORS)
+def books(request: pytest.FixtureRequest) -> Books:
+    return request.getfixturevalue(request.param.replace("-", "_"))
+
+
+@pytest.fixture
+def scene(
+    enrol: Callable[..., Awaitable[Stage]], project: AsyncClient, supabase: Supabase
+) -> Generator[Callable[..., Awaitable[Scene]]]:
+    """Set the scene: an integration with a company of its own, and periods that are due."""
+
+    async def scene(books: Books, *, periods: int = 1, **limits: float) -> Scene:
+        who = NORDVEST if books.vendor == "xledger" else FJORDBY
+        return Scene(
+            stage=await enrol(who, periods=periods, limits=limits), books=books, project=project
+        )
+
+    yield scene
+    supabase.functions.change(failing_boots=0, memory_mb=256)
+
+
+@pytest.fixture
+def no_waiting() -> Generator[None]:
+    """Let retries happen at once, as often as they would."""
+    with stamina.set_testing(True, attempts=99, cap=True):
+        yield
+
+
+Run = "Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]"
+
+
+@pytest.fixture
+def run_apart(supabase: Supabase) -> Run:
+    """Bring an integration up to date in a process of its own, which a test may kill."""
+
+    @asynccontextmanager
+    async def run_apart(
+        scene: Scene, lease: timedelta
+    ) -> AsyncGenerator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.sync.driver"),
+            cwd=CHECKOUT,
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin
+        told = instructions(
+            supabase.url, supabase.secret_key, scene.books.connection, scene.stage.id, lease
+        )
+        process.stdin.write(told.encode())
+        process.stdin.close()
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    return run_apart
+
+
+@pytest.fixture
+def cold_starts() -> Callable[[Scene], Counter[str]]:
+    """Count the cold starts that the ledger knows of, by kind."""
+
+    def cold_starts(scene: Scene) -> Counter[str]:
+        question = "select kind::text from kvitt.cold_starts where integration_id = %(id)s"
+        return Counter(kind for (kind,) in scene.stage.ask(question))
+
+    return cold_starts

@@ -1,0 +1,217 @@
+"""An integration, its vendor's books, and what a test does with both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+import pytest
+
+from kvitt.domain.errors import PeriodUncertain
+from sandbox.audit import audit
+from sandbox.vendors import setup
+from tests.cast import HOUR, claim_from_abroad, invoice_for_posters
+from tests.sync.driver import Connection, bring_up_to_date
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import httpx
+    from supabase import AsyncClient
+
+    from kvitt.domain.records import Record
+    from kvitt.ports import Claim
+    from sandbox.audit import Findings
+    from tests.cast import Stage
+
+_entities = count(5000)
+
+# What both vendors need to be left alone before what they show means something.
+LONG_ENOUGH = timedelta(minutes=18)
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, f"still not so: {what}"
+        await asyncio.sleep(0.02)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Books:
+    """One company in a vendor's books. `first_write` is the operation that brings vouchers."""
+
+    connection: Connection
+    url: str
+    company: str
+    first_write: str
+    http: httpx.Client
+    _before: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @classmethod
+    def of_a_new_company(cls, http: httpx.Client, vendor: str, url: str) -> Self:
+        """Found a company, with the accounts of the cast, in books without limits and faults."""
+        http.delete(f"{url}/_sandbox/faults").raise_for_status()
+        found = _new_entity if vendor == "xledger" else _new_company
+        wishes, company, settings = found(url)
+        http.post(f"{url}/_sandbox/setup", json=wishes).raise_for_status()
+        books = cls(
+            connection=Connection(vendor=vendor, settings=settings),
+            url=url,
+            company=company,
+            first_write="addGLImportItems" if vendor == "xledger" else "journals.create",
+            http=http,
+            _before=http.get(f"{url}/_sandbox/requests").json()["operations"],
+        )
+        books.change(**_DEFAULTS[vendor])
+        return books
+
+    @property
+    def vendor(self) -> str:
+        return self.connection.vendor
+
+    def fault(self, fault: str, *, on: str = "", **other: Any) -> None:
+        """Let something go wrong, with the first write unless told else."""
+        self._post("faults", {"on": on or self.first_write, "fault": fault, **other})
+
+    def change(self, **settings: Any) -> None:
+        self._post("setup", {"settings": settings})
+
+    def add_account(self, number: str) -> None:
+        """Open an account in this company."""
+        if self.vendor == "xledger":
+            wish = {"entities": [{"id": int(self.company), "accounts": [{"code": number}]}]}
+        else:
+            wish = {"companies": [{"id": self.company, "accounts": [{"number": number}]}]}
+        self._post("setup", wish)
+
+    def calls(self) -> dict[str, int]:
+        """Return how often each operation was called since the company was founded."""
+        now = self.http.get(f"{self.url}/_sandbox/requests").json()["operations"]
+        return dict(Counter(now) - Counter(self._before))
+
+    def lines(self, where: str) -> list[dict[str, Any]]:
+        """Return this company's lines that are staged or posted."""
+        rows = self.http.get(f"{self.url}/_sandbox/books").json()[where]
+        return [row for row in rows if row["company"] == self.company]
+
+    def run_jobs(self) -> None:
+        """Let Xledger post what is staged."""
+        self._post("jobs", None)
+
+    def _post(self, what: str, content: Any) -> None:
+        self.http.post(f"{self.url}/_sandbox/{what}", json=content).raise_for_status()
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "xledger": {
+        "burst_requests": 100_000,
+        "transit_seconds": 0,
+        "posting_interval_seconds": 0,
+        "unknown_codes": "posting",
+    },
+    "business-central": {"quota": 1_000_000},
+}
+
+
+def _new_entity(url: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    number = next(_entities)
+    token = f"token-of-{number}"
+    entity = {**setup.XLEDGER["entities"][0], "id": number, "token": token}
+    settings = {"token": token, "api_url": f"{url}/graphql"}
+    return {"entities": [entity]}, str(number), settings
+
+
+def _new_company(url: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    company = str(uuid4())
+    settings = {
+        "tenant_id": setup.TENANT,
+        "environment": setup.ENVIRONMENT,
+        "company_id": company,
+        "client_id": setup.CLIENT_ID,
+        "client_secret": setup.CLIENT_SECRET,
+        "api_url": url,
+        "login_url": url,
+    }
+    return (
+        {"companies": [{**setup.BUSINESS_CENTRAL["companies"][0], "id": company}]},
+        company,
+        settings,
+    )
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """One integration with its books. `records` is what was approved so far."""
+
+    stage: Stage
+    books: Books
+    project: AsyncClient
+    records: list[Record] = field(default_factory=list["Record"])
+
+    async def approve(self, number: int, *, period: int = 0) -> None:
+        self.records += await self.stage.approve(number, period=period)
+
+    async def approve_one_of_each(self) -> None:
+        """Approve a claim for travel, one from abroad, and an invoice."""
+        at = self.stage.due[0] - HOUR / 2
+        further = [
+            claim_from_abroad(self.stage.id, 901, at),
+            invoice_for_posters(self.stage.id, 902, at),
+        ]
+        await self.approve(1)
+        await self.stage.ledger.add_records(further)
+        self.records += further
+
+    async def run(self, **how: Any) -> dict[str, Any] | Claim:
+        """Do what one run does."""
+        return await bring_up_to_date(self.project, self.books.connection, self.stage.id, **how)
+
+    async def receipt(self, **how: Any) -> dict[str, Any]:
+        """Run, which must end with a receipt."""
+        receipt = await self.run(**how)
+        assert isinstance(receipt, dict), receipt
+        assert receipt["taken"] == receipt["sent"]
+        return receipt
+
+    async def receipt_after_waiting(self) -> dict[str, Any]:
+        """Run again when the vendor has had its time: it may need two looks, and then one more."""
+        for _ in range(2):
+            self.stage.time_passes(LONG_ENOUGH)
+            try:
+                return await self.receipt()
+            except PeriodUncertain:
+                continue
+        self.stage.time_passes(LONG_ENOUGH)
+        return await self.receipt()
+
+    async def is_uncertain(self) -> str:
+        """Run, which must end uncertain; returns the reason, which the ledger has too."""
+        with pytest.raises(PeriodUncertain) as stopped:
+            await self.run()
+        state, reason = self.stage.period("state, reason")
+        assert state == "uncertain"
+        assert reason in str(stopped.value)
+        return reason
+
+    def audit(self) -> Findings:
+        """Compare the books with what was approved, once everything is posted."""
+        if self.books.vendor == "xledger":
+            self.books.run_jobs()
+        assert self.books.lines("staged") == []
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "records.jsonl"
+            told = [record.model_dump(mode="json", exclude_none=True) for record in self.records]
+            file.write_text("".join(json.dumps(record) + "\n" for record in told))
+            mapping = self.stage.integration.mapping.model_dump()
+            return audit(self.books.url, file, mapping, self.books.company)
