@@ -238,9 +238,8 @@ class Stage:
     def period(self, columns: str, period: int = 0) -> tuple[Any, ...]:
         """Return some columns of a period."""
         where = "integration_id = %(id)s and due_at = %(due)s"
-        return self.ask(f"select {columns} from kvitt.periods where {where}", due=self.due[period])[
-            0
-        ]
+        query = f"select {columns} from kvitt.periods where {where}"  # noqa: S608 - our own words
+        return self.ask(query, due=self.due[period])[0]
 
     def chunks(self, columns: str = "state") -> list[Any]:
         """Return some columns of each chunk, in order."""

@@ -67,7 +67,9 @@ def test_what_no_books_can_hold_is_refused(value: Any) -> None:
     ],
 )
 def test_an_amount_has_no_more_decimals_than_its_currency(
-    amount: str, currency: str, exact: bool
+    amount: str,
+    currency: str,
+    exact: bool,  # noqa: FBT001 - a column of the table above
 ) -> None:
     assert is_exact(parse_amount(amount), currency) is exact
 

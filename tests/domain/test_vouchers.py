@@ -134,8 +134,10 @@ def test_what_is_not_there_is_missing_and_contradicts_nothing() -> None:
 def test_what_is_there_otherwise_is_told_with_both_sides(shown: FoundVoucher) -> None:
     there = compare(VOUCHERS, {**found(*VOUCHERS), 2: shown})
     assert there.contradictions == (
-        "voucher 102 (record 2026-0001): sent 2 lines of 513.40, "
-        f"the books show {shown.lines} of {shown.booked}",
+        (
+            "voucher 102 (record 2026-0001): sent 2 lines of 513.40, "
+            f"the books show {shown.lines} of {shown.booked}"
+        ),
     )
     assert not there.complete
 

@@ -351,7 +351,8 @@ async def test_each_function_that_takes_a_fence_is_among_them(enrol: Enrol) -> N
     fenced = stage.ask(
         """
         select proname from pg_proc where pronamespace = 'kvitt'::regnamespace
-           and 'p_fence' = any (proargnames) and has_function_privilege('service_role', oid, 'execute')
+           and 'p_fence' = any (proargnames)
+           and has_function_privilege('service_role', oid, 'execute')
         """
     )
     tried = {

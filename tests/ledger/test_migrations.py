@@ -92,7 +92,7 @@ def test_runners_at_the_same_time_take_turns(empty: str) -> None:
 
 
 def test_a_broken_migration_names_itself_and_leaves_nothing(empty: str) -> None:
-    with pytest.raises(MigrationError, match="20990101000000_broken.*no_such_table"):
+    with pytest.raises(MigrationError, match=r"20990101000000_broken.*no_such_table"):
         migrate(empty, [OURS[0], BROKEN, OURS[1]])
     assert [version for version, _, _ in history(empty)] == [OURS[0].version]
     assert has(empty, "kvitt.periods")
