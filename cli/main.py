@@ -7,6 +7,7 @@ from the Prefect block `kvitt-supabase-project/<project>`.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from cli import files
 from kvitt import planning, sync
 from kvitt.domain.errors import KvittError
 from kvitt.domain.money import Totals
+from kvitt.domain.periods import key_of
 from kvitt.domain.receipts import as_text
 from kvitt.ledger import SupabaseLedger
 from kvitt.ledger import migrate as migrations
@@ -259,6 +261,31 @@ def _show_rows(voucher: Voucher, rows: list[dict[str, Any]], *, as_json: bool) -
     for row in rows:
         # As the vendor gets it: amounts exact, not as binary floats.
         out.print(escape(exact_json.dumps(row)), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def skip(
+    integration: str,
+    period: Annotated[datetime, typer.Argument(help="When it is due, in UTC.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    project: Project = "kvitt",
+    *,
+    by: Annotated[
+        str, typer.Option(help="Who decides; it is kept.", default_factory=getpass.getuser)
+    ],
+) -> None:
+    """Leave a period out for good. What it took and did not export is not exported."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            due_at = _utc(period)
+            taken, booked = await ledger.skip(integration, due_at, who=by, reason=reason)
+        out.print(f"{key_of(integration, due_at)} is skipped", highlight=False)
+        if taken:
+            words = f"it had taken {taken} vouchers: {booked} of them are in the books"
+            out.print(f"{words}, {taken - booked} are not", highlight=False)
+
+    _run(work())
 
 
 @app.command()

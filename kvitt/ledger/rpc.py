@@ -273,6 +273,19 @@ class SupabaseLedger:
             raise LedgerRefused(f"{integration} has no period that is not finished", code="KV004")
         return Period.model_validate(rows[0])
 
+    async def skip(
+        self, integration: str, due_at: datetime, *, who: str, reason: str
+    ) -> tuple[int, int]:
+        """Leave a period out for good; returns how many vouchers it took, and has in the books."""
+        answer = await self._call(
+            "skip_period",
+            p_integration=integration,
+            p_due=due_at.isoformat(),
+            p_who=who,
+            p_reason=reason,
+        )
+        return answer["taken"], answer["booked"]
+
     async def integrations_with_work(self) -> list[Work]:
         """Return the integrations for which a run would find something to do now."""
         return TypeAdapter(list[Work]).validate_python(await self._call("integrations_with_work"))

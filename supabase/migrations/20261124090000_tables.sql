@@ -239,6 +239,18 @@ comment on column kvitt.cold_starts.boot_ms is 'Milliseconds, as the function it
 
 create index cold_starts_of_period on kvitt.cold_starts (integration_id, due_at);
 
+create table kvitt.decisions (
+  id bigint generated always as identity primary key,
+  integration_id text not null,
+  due_at timestamptz not null,
+  decision text not null check (decision in ('skip')),
+  who text not null check (who <> ''),
+  reason text not null check (reason <> ''),
+  decided_at timestamptz not null default now(),
+  foreign key (integration_id, due_at) references kvitt.periods (integration_id, due_at)
+);
+comment on table kvitt.decisions is 'What people decided about a period, who, and why. Kept.';
+
 create table kvitt.task_results (
   key text primary key check (key <> ''),
   content text not null,
@@ -325,6 +337,7 @@ alter table kvitt.record_lines enable row level security;
 alter table kvitt.attempts enable row level security;
 alter table kvitt.chunks enable row level security;
 alter table kvitt.cold_starts enable row level security;
+alter table kvitt.decisions enable row level security;
 alter table kvitt.task_results enable row level security;
 
 grant select on all tables in schema kvitt to service_role;

@@ -676,6 +676,46 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
+-- For people
+
+-- Leaves a period out, for good, with a reason. Answers how many vouchers it had taken, and how many
+-- of them are in the books: the rest is nobody's any more, unless it is approved anew. A period of
+-- which a call may still be in the books is not skipped: wait until that is known.
+create function kvitt.skip_period(
+  p_integration text, p_due timestamptz, p_who text, p_reason text
+) returns jsonb
+language plpgsql security definer set search_path = '' as $$
+declare
+  it kvitt.periods;
+  booked bigint;
+begin
+  if coalesce(trim(p_reason), '') = '' then
+    raise exception 'a period is not skipped without a reason' using errcode = 'KV003';
+  end if;
+  perform from kvitt.integrations where id = p_integration for update;
+  select * into it from kvitt.periods
+   where integration_id = p_integration and due_at = p_due for update;
+  if not found then
+    raise exception '% has no period that is due at %', p_integration, p_due
+      using errcode = 'KV004';
+  elsif it.leased_until > now() then
+    raise exception 'period %: a run works on it, with a lease to %', it.key, it.leased_until
+      using errcode = 'KV005';
+  elsif exists (select from kvitt.chunks where integration_id = p_integration and due_at = p_due
+                  and state in ('intended', 'uncertain')) then
+    raise exception 'period %: what was sent may still be in the books; let it run until that is '
+      'known, then skip it', it.key using errcode = 'KV005';
+  end if;
+  select coalesce(sum(last_sequence - first_sequence + 1), 0) into booked from kvitt.chunks
+   where integration_id = p_integration and due_at = p_due and state = 'confirmed';
+  update kvitt.periods set state = 'skipped', reason = p_reason, holder = null, leased_until = null
+   where integration_id = p_integration and due_at = p_due;
+  insert into kvitt.decisions (integration_id, due_at, decision, who, reason)
+  values (p_integration, p_due, 'skip', p_who, p_reason);
+  return jsonb_build_object('key', it.key, 'taken', it.record_count, 'booked', booked);
+end $$;
+
+-- ---------------------------------------------------------------------------------------------
 -- For watchers
 
 -- The integrations for which a run would find something to do now: a period is due and unfinished,
@@ -713,5 +753,6 @@ grant execute on function
   kvitt.suspend_period(text, timestamptz, bigint, text),
   kvitt.fail_period(text, timestamptz, bigint, text),
   kvitt.close_attempt(uuid, kvitt.attempt_outcome, text, jsonb),
+  kvitt.skip_period(text, timestamptz, text, text),
   kvitt.integrations_with_work()
 to service_role;

@@ -45,12 +45,16 @@ Sequences = frozenset[int]
 
 @dataclass(kw_only=True)
 class Worker:
-    """Somebody who holds a lease, or believes so. `pending` is the call that it will make next."""
+    """Somebody who holds a lease, or believes so.
+
+    `pending` is the call that it will make next, `heard` the outcome that it has not told yet.
+    """
 
     attempt: UUID
     held: Held
     lease_ends: float
     pending: tuple[int, Sequences] | None = None
+    heard: tuple[int, str] | None = None
 
 
 @dataclass(kw_only=True)
@@ -133,7 +137,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 self._claim()
                 continue
             worker = data.draw(st.sampled_from(self.workers))
-            if worker.pending:
+            if worker.heard:
+                self._tell(worker, *worker.heard)
+            elif worker.pending:
                 self._send(worker, data.draw(FATES), dies=data.draw(st.booleans()))
             else:
                 self._go_on(worker, data.draw(st.integers(1, 3)))
@@ -197,7 +203,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self._verify(worker, count)
 
     def _send(self, worker: Worker, fate: int, *, dies: bool) -> None:
-        """Make the call, if the lease surely holds, and write down what came of it, if alive."""
+        """Make the call, if the lease surely holds, and hear what came of it, if alive."""
         assert worker.pending
         number, sequences = worker.pending
         if worker.lease_ends <= self.now:
@@ -214,7 +220,10 @@ class LedgerMachine(RuleBasedStateMachine):
             self.workers.remove(worker)
             return
         outcomes = {CONFIRMED: "confirmed", TURNED_AWAY: "unsent", REFUSED: "refused"}
-        outcome = outcomes.get(fate, "uncertain")
+        worker.heard = (number, outcomes.get(fate, "uncertain"))
+
+    def _tell(self, worker: Worker, number: int, outcome: str) -> None:
+        worker.heard = None
         told = self._try(worker, "settle_chunk", number=number, outcome=outcome)
         if told and outcome == "refused":
             self._try(worker, "fail_period", reason="refused")
@@ -362,5 +371,5 @@ def test_nothing_is_booked_twice_whoever_dies_and_whatever_is_lost(supabase: Sup
     with psycopg.connect(supabase.database_url, autocommit=True) as database:
         machine = type("Machine", (LedgerMachine,), {"database": database})
         run_state_machine_as_test(
-            machine, settings=settings(max_examples=40, stateful_step_count=60, deadline=None)
+            machine, settings=settings(max_examples=40, stateful_step_count=50, deadline=None)
         )

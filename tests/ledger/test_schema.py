@@ -28,6 +28,7 @@ TABLES = {
     "attempts",
     "chunks",
     "cold_starts",
+    "decisions",
     "task_results",
 }
 STRANGERS = ("anon", "authenticated")

@@ -1,0 +1,90 @@
+"""What people hand in: an error names the file, the place in it, and what is wrong there."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from cli.files import FileError, read_integrations, read_records
+from tests.cast import FJORDBY, NORDVEST, claim_for_travel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+GOOD = claim_for_travel(NORDVEST.id, 1, NOON).model_dump(mode="json", exclude_none=True)
+COST, OWED = GOOD["lines"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("integrations: [", "is no YAML"),
+        ("integrations: []", "holds no list of integrations"),
+        ("other: 7", "holds no list of integrations"),
+        ("just words", "holds no list of integrations"),
+        ("", "holds no list of integrations"),
+        ("- 7", "integration 1: Input should be a valid dictionary"),
+        ("- {id: nordvest}", "integration 1 (nordvest): organisation: Field required"),
+    ],
+)
+def test_a_file_that_holds_no_integrations_is_named(file: Path, content: str, said: str) -> None:
+    file.write_text(content)
+    with pytest.raises(FileError) as refused:
+        read_integrations(file)
+    assert str(file) in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_integrations_come_as_a_list_or_under_their_name(file: Path) -> None:
+    told = [who.model_dump(mode="json") for who in (NORDVEST, FJORDBY)]
+    for content in (told, {"integrations": told}):
+        file.write_text(yaml.safe_dump(content, allow_unicode=True))
+        assert read_integrations(file) == [NORDVEST, FJORDBY]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ('{"id": ', "line 3 is no JSON"),
+        ("[]", "line 3: Input should be a valid dictionary"),
+        ({**GOOD, "lines": [COST, {**OWED, "amount": "-1"}]}, "(2026-0001): its lines sum to"),
+        ({**GOOD, "lines": [{**COST, "acount": 1}, OWED]}, "lines.1.acount: Extra inputs"),
+        ({**GOOD, "lines": [{**COST, "amount": float("nan")}, OWED]}, "lines.1.amount: nan is not"),
+        ({**GOOD, "lines": [COST, {**OWED, "amount": True}]}, "lines.2.amount: True is not exact"),
+    ],
+)
+def test_a_broken_line_is_named_by_its_number(file: Path, broken: Any, said: str) -> None:
+    told = broken if isinstance(broken, str) else json.dumps(broken)
+    file.write_text(f"{json.dumps(GOOD)}\n\n{told}\n")
+    records = read_records(file)
+    assert next(records).id == "2026-0001"
+    with pytest.raises(FileError) as refused:
+        next(records)
+    assert f"{file}, line 3" in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_json_numbers_are_exact(file: Path) -> None:
+    file.write_text(json.dumps(GOOD).replace('"513.40"', "513.40").replace('"-513.40"', "-513.4"))
+    [record] = read_records(file)
+    assert [line.amount for line in record.lines] == [Decimal("513.40"), Decimal("-513.40")]
+
+
+@pytest.mark.parametrize("read", [read_integrations, lambda file: list(read_records(file))])
+def test_a_file_that_cannot_be_read_is_named(file: Path, read: Any) -> None:
+    with pytest.raises(FileError, match=f"{file} cannot be read: No such file"):
+        read(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FileError, match=str(file)):
+        read(file)
