@@ -62,4 +62,4 @@ class SupabaseProject(Block):
         """
         async with self.open() as client:
             integrations = await SupabaseLedger(client).read_integrations()
-        return f"{self.url} answers; its ledger has {len(integrations)} integrations"
+        return f"{self.url} answers; its ledger has {len(integrations.valid)} integrations"

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kvitt.domain.periods import Period
     from kvitt.domain.records import Record
     from kvitt.domain.vouchers import Voucher
+    from kvitt.ledger.rpc import Integrations
 
 app = typer.Typer(
     help="Carries approved records into accounting systems, exactly once, and proves it.",
@@ -53,6 +54,7 @@ app.add_typer(records, name="records", no_args_is_help=True)
 
 # Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
 out = Console(width=None if sys.stdout.isatty() else 200)
+err = Console(stderr=True, soft_wrap=True)
 
 Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 Pool = Annotated[str, typer.Option(help="Name of the work pool.")]
@@ -103,7 +105,7 @@ def import_integrations(file: Path, project: Project = "kvitt", *, dry_run: bool
 
     async def work() -> None:
         async with _ledger(project) as ledger:
-            there = {i.id: i for i in await ledger.read_integrations()}
+            there = {i.id: i for i in (await ledger.read_integrations()).valid}
             for integration in wanted:
                 _show_difference(there.get(integration.id), integration)
                 if not dry_run:
@@ -135,14 +137,21 @@ def list_integrations(project: Project = "kvitt") -> None:
     async def work() -> None:
         async with _ledger(project) as ledger:
             table = Table("id", "organisation", "vendor", "connection", "schedule", "enabled")
-            for i in await ledger.read_integrations():
+            integrations = await ledger.read_integrations()
+            for i in integrations.valid:
                 schedule = f"{i.cron} {i.time_zone}"
                 table.add_row(
                     i.id, i.organisation, i.vendor, i.connection, schedule, _yes(on=i.enabled)
                 )
             out.print(table)
+        _warn_of(integrations)
 
     _run(work())
+
+
+def _warn_of(integrations: Integrations) -> None:
+    for name, why in integrations.broken.items():
+        err.print(f"{escape(name)} cannot be read: {escape(why)}", highlight=False)
 
 
 @records.command("import")
@@ -170,7 +179,7 @@ def periods(
     integration: Annotated[str | None, typer.Argument()] = None,
     project: Project = "kvitt",
     *,
-    limit: int = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
 ) -> None:
     """Show the latest periods that have come due, and where they stand."""
 
@@ -322,7 +331,10 @@ async def _plan(project: str, pool: str) -> list[Step]:
     from deployments.integrations import plan as compare  # noqa: PLC0415 - Prefect is slow
 
     async with _ledger(project) as ledger:
-        return await compare(await ledger.read_integrations(), project=project, pool=pool)
+        integrations = await ledger.read_integrations()
+        _warn_of(integrations)
+        known = set(integrations.broken)
+        return await compare(integrations.valid, project=project, pool=pool, untouched=known)
 
 
 def _show_plan(steps: list[Step]) -> None:

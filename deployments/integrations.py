@@ -23,7 +23,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows.sync import sync
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -57,8 +57,17 @@ class Step:
     deployment_id: UUID | None = None
 
 
-async def plan(integrations: Sequence[Integration], *, project: str, pool: str) -> list[Step]:
-    """Compare the integrations with Prefect's deployments; changes nothing."""
+async def plan(
+    integrations: Sequence[Integration],
+    *,
+    project: str,
+    pool: str,
+    untouched: Collection[str] = (),
+) -> list[Step]:
+    """Compare the integrations with Prefect's deployments; changes nothing.
+
+    `untouched` are integrations that are there but cannot be read: theirs stay as they are.
+    """
     async with get_client() as prefect:
         there = {d.name: d for d in await _ours(prefect)}
     wanted = {i.id: i for i in integrations}
@@ -66,7 +75,7 @@ async def plan(integrations: Sequence[Integration], *, project: str, pool: str) 
     return steps + [
         Step(name=name, change=Change.PAUSE, why="its integration is gone", deployment_id=d.id)
         for name, d in there.items()
-        if name not in wanted and not d.paused
+        if name not in wanted and name not in untouched and not d.paused
     ]
 
 

@@ -26,7 +26,7 @@ from blocks.loading import load_block
 from blocks.vendors import open_vendor
 from kvitt import planning
 from kvitt import sync as way
-from kvitt.domain.errors import PeriodStopped, PeriodUncertain
+from kvitt.domain.errors import KvittError, PeriodStopped, PeriodUncertain
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
@@ -152,8 +152,11 @@ async def sync(
     """
     results = await load_block(TaskResults, project)
     supabase = await load_block(SupabaseProject, project)
-    async with supabase.open() as client:
-        return await _bring_up_to_date(client, results, integration, period, _trigger(trigger))
+    try:
+        async with supabase.open() as client:
+            return await _bring_up_to_date(client, results, integration, period, _trigger(trigger))
+    except KvittError as error:  # it says all that a reader needs; a traceback would hide it
+        return Failed(message=str(error))
 
 
 async def _bring_up_to_date(

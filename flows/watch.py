@@ -36,13 +36,17 @@ async def watch(project: str = PROJECT) -> State[None]:
     supabase = await load_block(SupabaseProject, project)
     async with supabase.open() as client:
         ledger = SupabaseLedger(client)
-        for integration in await ledger.read_integrations():
+        integrations = await ledger.read_integrations()
+        for integration in integrations.valid:
             if integration.enabled:
                 await planning.write_ahead(ledger, integration)
         waiting = await ledger.integrations_with_work()
     now = datetime.now(UTC)
     overdue = [work for work in waiting if _is_overdue(work, now)]
     missing = [work.integration_id for work in overdue if not await _start(work)]
+    if integrations.broken:
+        told = "; ".join(f"{name}: {why}" for name, why in integrations.broken.items())
+        return Failed(message=f"these integrations cannot be read, and are not worked on: {told}")
     if missing:
         return Failed(
             name="No deployment",

@@ -26,6 +26,7 @@ from kvitt.domain.errors import (
     FunctionFailed,
     KvittError,
     LeaseLost,
+    LedgerRefused,
     LedgerUnavailable,
     PeriodFailed,
     PeriodStopped,
@@ -268,6 +269,11 @@ async def collect(this: Attempt, collector: Collector) -> int:
             continue
         if answer.done:
             return answer.total
+        if not answer.taken:
+            raise FunctionFailed(
+                f"period {this.period.key}: Edge Function {collector.name} took no record and is "
+                "not done, so it would go on for ever; see docs/edge-function.md"
+            )
         failures = 0
 
 
@@ -356,12 +362,15 @@ async def _read_vouchers(
     this: Attempt, *, after: int, vendor: Vendor | None = None, count: int | None = None
 ) -> list[Voucher]:
     """Read what one call is to carry: by the vendor's limits, or as many as a chunk has."""
-    records = await this.ledger.read_batch(
-        this.period,
-        after=after,
-        records=vendor.habits.chunk_vouchers if vendor else count or 1,
-        lines=_lines_of_a_chunk(this, vendor) if vendor else _ANY_NUMBER_OF_LINES,
-    )
+    try:
+        records = await this.ledger.read_batch(
+            this.period,
+            after=after,
+            records=vendor.habits.chunk_vouchers if vendor else count or 1,
+            lines=_lines_of_a_chunk(this, vendor) if vendor else _ANY_NUMBER_OF_LINES,
+        )
+    except LedgerRefused as error:
+        raise await _failed(this, f"its batch cannot be read: {error}") from error
     return [voucher_of(r, this.integration, due_at=this.period.due_at) for r in records]
 
 

@@ -273,7 +273,7 @@ class Home:
             command=command if callable(command) else lambda _: command,
             log=self.path / f"{name}.log",
             lock=self.lock,
-            env={**os.environ, **(env or {})},
+            env={**inherited_environment(), **(env or {})},
             cwd=cwd,
             user=user,
             stop_signal=stop_signal,
@@ -332,6 +332,18 @@ class Home:
         self._lock = lock
         if self.keep:
             (self.path / KEEP).touch()
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return our environment without what leads out of the sandbox.
+
+    In a shell that is set up for a real project, nothing that we start may find its way there.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SUPABASE_", "PREFECT_")) and name != "DATABASE_URL"
+    }
 
 
 @contextlib.contextmanager

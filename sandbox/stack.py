@@ -12,7 +12,6 @@ each time. Only the blocks are saved from Python, where a person would use the P
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from kvitt.domain.calendar import due_before
 from sandbox import claims
 from sandbox.audit import audit
 from sandbox.prefect_server import PrefectServer
-from sandbox.processes import CHECKOUT
+from sandbox.processes import CHECKOUT, inherited_environment
 from sandbox.supabase import Supabase
 from sandbox.vendors import setup
 
@@ -94,7 +93,12 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """What the commands need to find it all."""
-        return {**self.prefect.env, "DATABASE_URL": self.supabase.database_url}
+        return {
+            **self.prefect.env,
+            "DATABASE_URL": self.supabase.database_url,
+            "SUPABASE_URL": self.supabase.url,
+            "SUPABASE_SECRET_KEY": self.supabase.secret_key,
+        }
 
     def set_up_and_load(self, *, say: Callable[[str], None]) -> list[Loaded]:
         """Do what a new user does: migrations, blocks, integrations, records, deployments."""
@@ -194,7 +198,7 @@ def _run(command: list[str], env: Mapping[str, str], *, given: str = "") -> str:
         done = subprocess.run(
             command,
             cwd=CHECKOUT,
-            env={**os.environ, **env},
+            env={**inherited_environment(), **env},
             input=given,
             capture_output=True,
             text=True,

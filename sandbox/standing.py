@@ -6,6 +6,7 @@ One process in the background owns them all (`python -m sandbox serve`). It writ
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from sandbox.processes import CHECKOUT, Home
+from sandbox.processes import CHECKOUT, Home, StartError
 from sandbox.stack import POOL, Stack
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 _NAME = "up"
 _START_SECONDS = 180
 _STOP_SECONDS = 60
+_LOOK_SECONDS = 1
 
 
 def up() -> None:
     """Start everything in the background, unless it runs, and say where it is."""
     if Home.owner(_NAME) is None:
+        Home.sweep()  # the addresses of one that was killed lead nowhere
         _start()
     else:
         print("it is up already")
@@ -40,6 +43,7 @@ def down() -> None:
     """End what `up` started, and wait until it is gone."""
     owner = Home.owner(_NAME)
     if owner is None:
+        Home.sweep()
         print("nothing is up")
         return
     os.kill(owner, signal.SIGTERM)
@@ -64,7 +68,17 @@ def serve() -> None:
         stack.set_up_and_load(say=_say)
         stack.prefect.start_worker(POOL)
         _write_addresses(home.path, stack)
-        told_to_end.wait()
+        while not told_to_end.wait(_LOOK_SECONDS):
+            _start_what_ended(home)
+
+
+def _start_what_ended(home: Home) -> None:
+    """Start a part again that ended by itself, or was killed to see what happens."""
+    for part in home.processes:
+        if not part.alive:
+            _say(f"{part.name} has ended; starting it again")
+            with contextlib.suppress(StartError):  # what it needs may be away too: the next look
+                part.start()
 
 
 class StandingError(RuntimeError):
@@ -119,12 +133,19 @@ def _write_addresses(home: Path, stack: Stack) -> None:
         "supabase_key": stack.supabase.secret_key,
         "env": stack.env,
     }
-    (home / "environment").write_text(
-        "".join(f"export {name}={value!r}\n" for name, value in stack.env.items())
+    _write_for_us_alone(
+        home / "environment",
+        "".join(f"export {name}={value!r}\n" for name, value in stack.env.items()),
     )
     unfinished = home / "addresses.json.new"
-    unfinished.write_text(json.dumps(addresses))
+    _write_for_us_alone(unfinished, json.dumps(addresses))
     unfinished.rename(_addresses_file())
+
+
+def _write_for_us_alone(path: Path, text: str) -> None:
+    """Write a file with secrets: others may pass through the home, not read this."""
+    path.touch(mode=0o600)
+    path.write_text(text)
 
 
 def _show(addresses: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -32,7 +32,11 @@ Identifier = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)
 ]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+# No control characters, which have no place in a name.
+NonEmpty = Annotated[
+    str,
+    StringConstraints(min_length=1, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+]
 
 
 def _code(value: object) -> object:
@@ -46,7 +50,7 @@ Code = Annotated[NonEmpty, BeforeValidator(_code)]
 class _Part(BaseModel):
     """Frozen, and strict about names: a misspelt setting is an error, not a silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Mapping(_Part):
@@ -102,8 +106,10 @@ class Integration(_Part):
 
     @model_validator(mode="after")
     def _not_before_time(self) -> Self:
-        if self.first_period.year < 2020:  # noqa: PLR2004 - the references count from 2020
-            raise ValueError("first_period lies before 2020")
+        if not 2020 <= self.first_period.astimezone(UTC).year < 2100:  # noqa: PLR2004 - see there
+            raise ValueError(
+                "first_period lies outside of 2020 to 2099, for which periods have names"
+            )
         return self
 
     @property

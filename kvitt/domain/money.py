@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -37,8 +38,11 @@ _MINOR_UNITS = {
 }
 
 
-# Below this, sums of all that a period can hold stay exact in 28 digits, which decimals have.
-_TOO_LARGE = Decimal(10) ** 18
+# The sums of all that a period can hold (a million lines) stay exact in the 28 digits of decimals.
+_TOO_LARGE = Decimal(10) ** 14
+_TOO_LARGE_A_SUM = Decimal(10) ** 22
+# Python reads more than that as a number: underscores, digits of other scripts.
+_PLAIN = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*")
 
 
 def parse_amount(value: Any) -> Decimal:
@@ -46,15 +50,25 @@ def parse_amount(value: Any) -> Decimal:
 
     A float is refused: 0.1 was already something else before it came here.
     """
+    return _parse(value, below=_TOO_LARGE)
+
+
+def _parse_sum(value: Any) -> Decimal:
+    return _parse(value, below=_TOO_LARGE_A_SUM)
+
+
+def _parse(value: Any, *, below: Decimal) -> Decimal:
     if isinstance(value, float | bool):
         raise ValueError(f"{value!r} is not exact: write amounts as strings, like '12.50'")  # noqa: TRY004 - pydantic reports ValueError
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        raise ValueError(f"{value!r} is no amount, like '12.50'")
     try:
         amount = Decimal(value)
     except (InvalidOperation, TypeError, ValueError) as error:
         raise ValueError(f"{value!r} is no amount, like '12.50'") from error
     if not amount.is_finite():
         raise ValueError(f"{value!r} is no amount, like '12.50'")
-    if abs(amount) >= _TOO_LARGE:
+    if abs(amount) >= below:
         raise ValueError(f"{value!r} is larger than an amount can be")
     return amount
 
@@ -62,6 +76,9 @@ def parse_amount(value: Any) -> Decimal:
 Amount = Annotated[
     Decimal, BeforeValidator(parse_amount), PlainSerializer(lambda a: format(a, "f"))
 ]
+
+
+Sum = Annotated[Decimal, BeforeValidator(_parse_sum), PlainSerializer(lambda a: format(a, "f"))]
 
 
 def minor_units(currency: str) -> int:
@@ -85,8 +102,8 @@ class Totals(BaseModel):
 
     vouchers: int = 0
     lines: int = 0
-    booked: Amount = Decimal(0)
-    original: Mapping[str, Amount] | None = {}
+    booked: Sum = Decimal(0)
+    original: Mapping[str, Sum] | None = {}
 
     def __add__(self, other: Totals) -> Totals:
         """Add up; what one of the two does not show, the sum does not show."""

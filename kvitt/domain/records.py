@@ -12,6 +12,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from kvitt.domain.integrations import Code, Currency, Identifier, NonEmpty
 from kvitt.domain.money import Amount, is_exact
 
+# Days that every accounting system knows.
+_FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(2199, 12, 31)
+
 
 class Line(BaseModel):
     """One line. Amounts: debit is positive; `book_amount` is in the integration's book currency."""
@@ -28,7 +31,7 @@ class Line(BaseModel):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.amount == 0:
+        if 0 in (self.amount, self.book_amount):
             raise ValueError("a line of 0 books nothing: leave it out")
         return self
 
@@ -42,7 +45,7 @@ class Record(BaseModel):
     id: NonEmpty = Field(max_length=100)
     kind: NonEmpty
     approved_at: AwareDatetime
-    voucher_date: date
+    voucher_date: date = Field(ge=_FIRST_DAY, le=_LAST_DAY)
     currency: Currency
     text: str = ""
     lines: tuple[Line, ...] = Field(min_length=2)

@@ -91,5 +91,6 @@ def _line_of(line: TakenLine, record: TakenRecord, integration: Integration) -> 
         booked=line.book_amount,
         tax=None if line.tax is None else words.taxes.get(line.tax, line.tax),
         dimensions={words.dimensions.get(k, k): v for k, v in line.dimensions.items()},
-        text=line.text or record.text,
+        # On one line, as in a ledger: a claim's text may have line breaks.
+        text=" ".join((line.text or record.text).split()),
     )

@@ -7,13 +7,14 @@ simply made again, here and nowhere else: for half a minute, then LedgerUnavaila
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import httpx
 import stamina
 from postgrest.exceptions import APIError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
 from kvitt.domain.integrations import Integration
@@ -22,7 +23,7 @@ from kvitt.domain.records import TakenRecord
 from kvitt.ports import Chunk, Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from datetime import datetime, timedelta
     from uuid import UUID
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _CALL_SECONDS = 60
 _RETRY_SECONDS = 30
+_PAGE = 500
 _LEASE_LOST = "KV001"
 
 # SQLSTATE classes and codes that say "not now": connections, resources, an operator, a lost race.
@@ -109,12 +111,12 @@ class SupabaseLedger:
             p_max_records=records,
             p_max_lines=lines,
         )
-        return _records.validate_python(answer)
+        return _taken(period, answer)
 
     async def preview_batch(self, period: Period, *, after: int, limit: int) -> list[TakenRecord]:
         """Return the next records that the period has taken, or would take now; takes none."""
         answer = await self._call("preview_batch", **_named(period), p_after=after, p_limit=limit)
-        return _records.validate_python(answer)
+        return _taken(period, answer)
 
     async def read_chunks(self, period: Period, *, after: int, limit: int) -> list[Chunk]:
         """Return the next chunks of a period, by number."""
@@ -218,10 +220,30 @@ class SupabaseLedger:
             "save_integration", p_integration=integration.model_dump(mode="json")
         )
 
-    async def read_integrations(self) -> list[Integration]:
-        """Return all integrations, by id."""
-        rows = await self._ask(self._client.table("integrations").select("*").order("id"))
-        return [integration_of(row) for row in rows]
+    async def read_integrations(self) -> Integrations:
+        """Return all integrations, by id, and those that cannot be read, with the reason."""
+        valid: list[Integration] = []
+        broken: dict[str, str] = {}
+        async for row in self._rows("integrations", "id"):
+            try:
+                valid.append(integration_of(row))
+            except ValidationError as error:
+                broken[row["id"]] = "; ".join(
+                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
+                )
+        return Integrations(valid=valid, broken=broken)
+
+    async def _rows(self, table: str, key: str) -> AsyncGenerator[dict[str, Any]]:
+        """Read a whole table in pages, since Supabase cuts an answer at 1,000 rows."""
+        first = 0
+        while True:
+            query = self._client.table(table).select("*").order(key)
+            page = await self._ask(query.range(first, first + _PAGE - 1))
+            for row in page:
+                yield row
+            if len(page) < _PAGE:
+                return
+            first += _PAGE
 
     async def read_integration(self, integration: str) -> Integration:
         """Return one integration; LedgerRefused where there is none."""
@@ -318,6 +340,14 @@ class SupabaseLedger:
         raise AssertionError("unreachable: retry_context returns or raises")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Integrations:
+    """The table of integrations: one that cannot be read stops nobody else's work."""
+
+    valid: list[Integration]
+    broken: dict[str, str]
+
+
 class Calendar(BaseModel):
     """How far the calendar of an integration is written, and since when its schedule holds."""
 
@@ -358,7 +388,11 @@ def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUn
     code, message = str(error.code or ""), error.message or "no message"
     if code == _LEASE_LOST:
         return LeaseLost(f"{message}: this attempt ends here and has changed nothing since")
-    if code.startswith(_NOT_NOW):
+    # PostgREST always gives a code. Without one it is the gateway that speaks: of the key, which no
+    # waiting mends, or of its own troubles.
+    if not code and "api key" in message.lower():
+        return LedgerRefused(f"the project refuses the secret key: {message}", code="401")
+    if not code or code.startswith(_NOT_NOW):
         return LedgerUnavailable(f"the ledger cannot answer now ({what}: {code} {message})")
     return LedgerRefused(f"{message} ({what}: {code})", code=code)
 
@@ -366,6 +400,19 @@ def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUn
 def integration_of(row: Mapping[str, Any]) -> Integration:
     """Read an integration from its row: what only the ledger counts is left out."""
     return Integration.model_validate({k: row[k] for k in Integration.model_fields if k in row})
+
+
+def _taken(period: Period, answer: Any) -> list[TakenRecord]:
+    if not isinstance(answer, list):
+        # The library hands on as text what is no JSON: the reply is broken, not the records.
+        raise LedgerUnavailable("the ledger's reply cannot be read (read_batch)")
+    try:
+        return _records.validate_python(answer)
+    except ValidationError as error:
+        raise LedgerRefused(
+            f"records of {period.key} make no sense: {error.errors(include_url=False)[:3]}",
+            code="KV003",
+        ) from error
 
 
 def _named(period: Period) -> dict[str, Any]:

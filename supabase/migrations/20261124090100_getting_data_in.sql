@@ -25,10 +25,14 @@ begin
     enabled = excluded.enabled
   returning * into after;
 
+  perform now() at time zone after.time_zone; -- an error for a zone that Postgres does not know
   if before.id is null then
     return 'created';
   elsif to_jsonb(before) = to_jsonb(after) then
     return 'unchanged';
+  end if;
+  if (before.vendor, before.connection) <> (after.vendor, after.connection) then
+    perform kvitt.must_not_be_halfway(after.id);
   end if;
   if before.book_currency <> after.book_currency and exists (
     select from kvitt.records where integration_id = after.id
@@ -44,6 +48,25 @@ begin
      where integration_id = after.id and state = 'due' and due_at > now() and fence = 0;
   end if;
   return 'changed';
+end $$;
+
+-- The rest of a period that is half exported goes where the first half went.
+create function kvitt.must_not_be_halfway(p_integration text) returns void
+language plpgsql stable set search_path = '' as $$
+declare
+  halfway text;
+begin
+  select p.key into halfway from kvitt.periods p
+   where p.integration_id = p_integration and p.state not in ('verified', 'skipped')
+     and exists (select from kvitt.chunks c
+                  where (c.integration_id, c.due_at) = (p.integration_id, p.due_at)
+                    and c.state not in ('unsent', 'refused'))
+   order by p.due_at limit 1;
+  if found then
+    raise exception 'integration %: its vendor and connection cannot change while period % is '
+      'half exported; let that one settle, or skip it', p_integration, halfway
+      using errcode = 'KV003';
+  end if;
 end $$;
 
 -- What the calendar needs to know before it can be written on: where it ends, and what time it is.
@@ -135,9 +158,20 @@ begin
   end if;
   perform kvitt.must_be_known(who, p_record, array['integration', 'id', 'kind', 'approved_at',
     'voucher_date', 'currency', 'text', 'lines']);
+  perform kvitt.must_be(who, p_record, 'id', 'word', true);
+  perform kvitt.must_be(who, p_record, 'kind', 'word', true);
+  perform kvitt.must_be(who, p_record, 'approved_at', 'time', true);
+  perform kvitt.must_be(who, p_record, 'voucher_date', 'date', true);
+  perform kvitt.must_be(who, p_record, 'text', 'text', false);
   for line in select value from jsonb_array_elements(p_record -> 'lines') loop
     perform kvitt.must_be_known(who, line, array['account', 'amount', 'book_amount', 'party', 'tax',
       'dimensions', 'text']);
+    perform kvitt.must_be(who, line, 'account', 'word', true);
+    perform kvitt.must_be(who, line, 'amount', 'amount', true);
+    perform kvitt.must_be(who, line, 'book_amount', 'amount', false);
+    perform kvitt.must_be(who, line, 'party', 'word', false);
+    perform kvitt.must_be(who, line, 'tax', 'word', false);
+    perform kvitt.must_be(who, line, 'text', 'text', false);
     perform kvitt.must_be_words(who, line -> 'dimensions');
   end loop;
   head := jsonb_populate_record(null::kvitt.records, p_record);
@@ -145,8 +179,8 @@ begin
   head.text := coalesce(head.text, '');
   lines := kvitt.lines_of(p_record, books);
   head.line_count := coalesce(cardinality(lines), 0);
-  if head.line_count = 0 then
-    raise exception '%: it has no lines', who using errcode = 'KV003';
+  if head.line_count < 2 then
+    raise exception '%: a voucher has two lines at least', who using errcode = 'KV003';
   end if;
   perform kvitt.must_be_exact(who, head.currency, books, lines);
   perform kvitt.must_balance(who, head.currency, books, lines);
@@ -202,6 +236,39 @@ begin
   end if;
 end $$;
 
+-- What each field may look like. Times have an offset, so that they mean the same everywhere, and
+-- lie in years that every accounting system knows. An amount has at most 14 digits before the point:
+-- the sums of a whole period then stay exact wherever they are added up.
+create function kvitt.must_be(
+  p_who text, p_given jsonb, p_field text, p_kind text, p_required boolean
+) returns void
+language plpgsql immutable set search_path = '' as $$
+declare
+  given jsonb := p_given -> p_field;
+  told text := p_given ->> p_field;
+  fits boolean;
+begin
+  if told is null then
+    if p_required then
+      raise exception '%: % is missing', p_who, p_field using errcode = 'KV003';
+    end if;
+    return;
+  end if;
+  fits := case p_kind
+    when 'word' then jsonb_typeof(given) = 'string' and told ~ '\S' and told !~ '[[:cntrl:]]'
+    when 'text' then jsonb_typeof(given) = 'string'
+    when 'date' then told ~ '^(19|20|21)\d\d-\d\d-\d\d$'
+    when 'time' then told ~ ('^(19|20|21)\d\d-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?'
+                             '(Z|[+-]\d\d(:?\d\d)?)$')
+    when 'amount' then jsonb_typeof(given) in ('string', 'number')
+                       and told ~ '^-?\d{1,14}(\.\d+)?$'
+    end;
+  if not fits then
+    raise exception '%: % is no %: %', p_who, p_field, p_kind, left(told, 60)
+      using errcode = 'KV003';
+  end if;
+end $$;
+
 -- Dimensions map words to words.
 create function kvitt.must_be_words(p_who text, p_dimensions jsonb) returns void
 language plpgsql immutable set search_path = '' as $$
@@ -214,7 +281,8 @@ begin
     raise exception '%: dimensions are an object of words', p_who using errcode = 'KV003';
   end if;
   select key into name from jsonb_each(p_dimensions)
-   where jsonb_typeof(value) <> 'string' or value = '""' order by key limit 1;
+   where jsonb_typeof(value) <> 'string' or key !~ '\S' or key ~ '[[:cntrl:]]'
+      or value #>> '{}' !~ '\S' or value #>> '{}' ~ '[[:cntrl:]]' order by key limit 1;
   if found then
     raise exception '%: dimension % is no word: write "10", not 10', p_who, name
       using errcode = 'KV003';
@@ -264,6 +332,9 @@ begin
   select sum(amount), sum(book_amount) into own, booked from unnest(p_lines);
   if own <> 0 then
     raise exception '%: its lines sum to % %, and must sum to 0', p_who, own, p_currency
+      using errcode = 'KV003';
+  elsif exists (select from unnest(p_lines) where book_amount = 0) then
+    raise exception '%: a line of 0 % in the books books nothing', p_who, p_books
       using errcode = 'KV003';
   elsif exists (select from unnest(p_lines) where book_amount is null) then
     raise exception '%: it is in %, so each line needs its book_amount in %',

@@ -207,6 +207,8 @@ begin
   if p_limit is null or p_limit < 1 then
     raise exception 'a page holds at least 1 record, not %', p_limit using errcode = 'KV003';
   end if;
+  -- In the order in which claim_period locks, so that the two never wait for each other.
+  perform from kvitt.integrations where id = p_integration for update;
   it := kvitt.hold(p_integration, p_due, p_fence);
   if it.frozen_at is null then
     select t.records, t.lines into taken, taken_lines

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kvitt.domain.money import Totals, is_exact, parse_amount
 
 # Fifteen digits before the point: more than any books hold.
-amounts = st.decimals(-(10**15), 10**15, places=4)
-debits = st.decimals(0, 10**15, places=4)
+amounts = st.decimals(-(10**14 - 1), 10**14 - 1, places=4)
+debits = st.decimals(0, 10**14 - 1, places=4)
 currencies = st.sampled_from(["NOK", "EUR", "JPY", "KWD"])
 totals = st.builds(
     Totals,
@@ -63,7 +63,7 @@ def test_what_no_books_can_hold_is_refused(value: Any) -> None:
         ("1.5", "JPY", False),
         ("100", "JPY", True),
         ("0.123", "KWD", True),
-        ("999999999999999999.99", "NOK", True),
+        ("99999999999999.99", "NOK", True),
     ],
 )
 def test_an_amount_has_no_more_decimals_than_its_currency(

@@ -155,11 +155,11 @@ def lines(*amounts: Any, **other: Any) -> list[dict[str, Any]]:
             {"lines": [*lines("1", book_amount="2"), *lines("-1", book_amount="-2")]},
             "the books' own currency NOK, so amount and book_amount are one",
         ),
-        ({"lines": []}, "it has no lines"),
+        ({"lines": []}, "two lines at least"),
         ({"lines": None}, "its lines come as a JSON array"),
         ({"lines": "1, -1"}, "its lines come as a JSON array"),
         ({"lines": {"amount": 1}}, "its lines come as a JSON array"),
-        ({"lines": lines("0", "0")}, "amount"),
+        ({"lines": lines("0", "0")}, "books nothing"),
         ({"lines": lines("0.001", "-0.001")}, "line 1 has 0.001 NOK, finer than the currency is"),
         (
             {
@@ -180,7 +180,7 @@ def lines(*amounts: Any, **other: Any) -> list[dict[str, Any]]:
         ({"lines": ["1", "-1"]}, "is no JSON object"),
         ({"lines": lines("1", "-1", dimensions={"project": 7})}, "dimension project is no word"),
         ({"lines": lines("NaN", "NaN")}, "NaN"),
-        ({"lines": lines("Infinity", "-Infinity")}, "sum to"),
+        ({"lines": lines("Infinity", "-Infinity")}, "is no amount"),
         ({"lines": lines("twelve", "-12")}, "twelve"),
         ({"lines": lines("1", "-1", dimensions=["20"])}, "dimensions"),
         ({"lines": [{"amount": "1"}, {"amount": "-1"}]}, "account"),
@@ -221,7 +221,7 @@ async def test_json_numbers_are_exact_where_a_binary_float_would_not_be(
     stage = await enrol(NORDVEST)
     record = plain(travel(stage), lines=lines("PLUS", "0.1", "0.2", "MINUS"))
     body = json.dumps({"p_records": [record]})
-    body = body.replace('"PLUS"', "9007199254740993.01").replace('"MINUS"', "-9007199254740993.31")
+    body = body.replace('"PLUS"', "90071992547409.93").replace('"MINUS"', "-90071992547410.23")
     async with httpx.AsyncClient(trust_env=False) as app:
         headers = {
             "apikey": supabase.secret_key,
@@ -234,7 +234,7 @@ async def test_json_numbers_are_exact_where_a_binary_float_would_not_be(
     amounts = stage.ask(
         "select amount from kvitt.record_lines where integration_id = %(id)s order by number"
     )
-    assert amounts[0] == (Decimal("9007199254740993.01"),)
+    assert amounts[0] == (Decimal("90071992547409.93"),)
     assert sum(amount for (amount,) in amounts) == 0
 
 
@@ -261,7 +261,7 @@ async def test_all_integrations_are_read_by_id(ledger: SupabaseLedger) -> None:
     own = sorted([another(NORDVEST).id, another(FJORDBY).id])
     for name in own:
         await ledger.save_integration(another(TOUR, id=name))
-    read = [integration.id for integration in await ledger.read_integrations()]
+    read = [integration.id for integration in (await ledger.read_integrations()).valid]
     assert read == sorted(read)
     assert set(own) <= set(read)
 

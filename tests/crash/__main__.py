@@ -1,0 +1,5 @@
+"""`python -m tests.crash`: see `command`."""
+
+from tests.crash.command import main
+
+main()

@@ -1,0 +1,246 @@
+"""One trial's own ground: a fresh integration, a company of its own at the vendor, its records.
+
+It speaks with the database and with the simulator's control surface directly; nothing of the
+exporter's is used to set up or to look.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from sandbox import claims
+from sandbox.vendors import setup
+from tests.crash.auditor import ACCOUNTS, DIMENSIONS, Findings, audit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.crash.exporter import Job
+
+_PATIENCE = 60
+_MINUTE, _HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Where everything is, as a lane is told. `settle`, `gap` and `lease` are seconds."""
+
+    supabase_url: str
+    supabase_key: str
+    database_url: str
+    vendor: str
+    vendor_url: str
+    settle: float
+    gap: float
+    lease: float
+
+
+class Database:
+    """The ledger's database, asked again while it is away: the trials take it away."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+
+    def ask(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+        """Run one statement that is safe to repeat, and return its rows."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._connected().execute(sql.encode(), values).fetchall()
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                self._connection = None
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+    def _connected(self) -> psycopg.Connection[dict[str, Any]]:
+        if self._connection is None:
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, row_factory=dict_row, connect_timeout=5
+            )
+        return self._connection
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A trial's integration. `batches` is what each of its periods has to take, in order."""
+
+    id: str
+    ground: Ground
+    database: Database
+    company: str
+    batches: dict[datetime, Sequence[dict[str, Any]]] = field(default_factory=dict)
+
+    def set_up(self, *, vouchers: int, seed: int, chunk_lines: int) -> None:
+        """Save the integration with one period that is due, its records and its company."""
+        due = datetime.now(UTC).replace(second=0, microsecond=0) - _MINUTE
+        self.open_books()
+        self.save_integration(chunk_lines=chunk_lines)
+        self.plan(due - _HOUR, [due, due + 2 * _HOUR])
+        self.add(due, self.records(vouchers, before=due, seed=seed))
+
+    def open_books(self, **settings: Any) -> None:
+        """Open the company at the vendor, and change settings of the vendor's."""
+        make = {"xledger": _xledger, "business-central": _business_central}
+        wish = make[self.ground.vendor](self.company)
+        self._vendor("POST", "setup", {**wish, "settings": settings})
+
+    def save_integration(self, *, chunk_lines: int, cron: str = "0 6 * * *") -> None:
+        """Save the integration, with times that a trial can wait for."""
+        ground = self.ground
+        limits = {
+            "chunk_lines": chunk_lines,
+            "page_records": 4,
+            "settle": ground.settle,
+            "absence_gap": ground.gap,
+            "warm_up": 5,
+        }
+        integration = {
+            "id": self.id,
+            "organisation": "Teater Nordvest",
+            "vendor": ground.vendor,
+            "connection": self.id,
+            "cron": cron,
+            "time_zone": "Europe/Oslo",
+            "first_period": datetime.now(UTC).isoformat(),
+            "book_currency": "NOK",
+            "mapping": {"accounts": ACCOUNTS, "dimensions": DIMENSIONS[ground.vendor]},
+            "limits": limits,
+            "timeouts": {"read": 10, "connect": 5, "function": 15},
+        }
+        self.database.ask("select kvitt.save_integration(%s)", Jsonb(integration))
+
+    def plan(self, opens_at: datetime, due: Sequence[datetime]) -> None:
+        """Write periods."""
+        self.database.ask("select kvitt.plan_periods(%s, %s, %s)", self.id, opens_at, list(due))
+
+    def records(self, count: int, *, before: datetime, seed: int) -> list[dict[str, Any]]:
+        """Make records that were approved before a time, some of them in euro where it is usual.
+
+        A seed gives the same ones to each integration of a vendor, so that points stay comparable.
+        """
+        vendor = self.ground.vendor
+        who = claims.Organisation(integration=vendor, foreign=vendor == "xledger")
+        made = claims.approved(who, count, before=before, seed=seed)
+        return [{**record, "integration": self.id} for record in made]
+
+    def add(self, due: datetime, records: Sequence[dict[str, Any]]) -> None:
+        """Add records that a period has to take."""
+        self.add_records(records)
+        self.batches[due] = records
+
+    def add_records(self, records: Sequence[dict[str, Any]]) -> None:
+        """Add records, for whichever period takes them."""
+        self.database.ask("select kvitt.add_records(%s)", Jsonb(list(records)))
+
+    def states(self) -> list[str]:
+        """Return the states of all periods that are due."""
+        rows = self.database.ask(
+            "select state::text from kvitt.periods where integration_id = %s and due_at <= now()",
+            self.id,
+        )
+        return [row["state"] for row in rows]
+
+    def taken(self) -> dict[datetime, list[str]]:
+        """Return which records each period took, by id, in order; those that none took are left."""
+        rows = self.database.ask(
+            """select period_due_at as due, id from kvitt.records
+                where integration_id = %s and period_due_at is not null order by due, sequence""",
+            self.id,
+        )
+        batches: defaultdict[datetime, list[str]] = defaultdict(list)
+        for row in rows:
+            batches[row["due"].astimezone(UTC)].append(row["id"])
+        return batches
+
+    def period(self) -> dict[str, Any]:
+        """Return the first period as it stands."""
+        return self.database.ask(
+            """select state::text, reason, fence, receipt,
+                      extract(epoch from leased_until - now())::float as leased,
+                      extract(epoch from not_before - now())::float as waits
+                 from kvitt.periods where integration_id = %s order by due_at limit 1""",
+            self.id,
+        )[0]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the vendor's client is to be told."""
+        if self.ground.vendor == "xledger":
+            return {"token": _token(self.company), "api_url": f"{self.ground.vendor_url}/graphql"}
+        return {
+            "tenant_id": setup.TENANT,
+            "environment": setup.ENVIRONMENT,
+            "company_id": self.company,
+            "client_id": setup.CLIENT_ID,
+            "client_secret": setup.CLIENT_SECRET,
+            "api_url": self.ground.vendor_url,
+            "login_url": self.ground.vendor_url,
+        }
+
+    def fault(self, fault: Mapping[str, Any]) -> None:
+        """Queue a fault at the vendor."""
+        self._vendor("POST", "faults", dict(fault))
+
+    def calm(self) -> None:
+        """Take back the faults that nothing met."""
+        self._vendor("DELETE", "faults")
+
+    def writes(self) -> int:
+        """Return how many writes the vendor has been asked for, by anybody."""
+        return self._vendor("GET", "requests")["counts"]["write"]
+
+    def audit(self, *, staged: bool = False) -> Findings:
+        """Look into the books, after the vendor's own jobs have run."""
+        self._vendor("POST", "jobs")
+        books = self._vendor("GET", "books")
+        return audit(self.batches, books, self.company, staged=staged)
+
+    def _vendor(self, method: str, path: str, body: Any = None) -> Any:
+        url = f"{self.ground.vendor_url}/_sandbox/{path}"
+        answer = httpx.request(method, url, json=body, trust_env=False, timeout=60)
+        return answer.raise_for_status().json()
+
+
+def company_of(vendor: str, number: int) -> str:
+    """Name the company of a trial, as its vendor does."""
+    return str(10_000 + number) if vendor == "xledger" else str(UUID(int=0xC1A7 << 112 | number))
+
+
+def _token(company: str) -> str:
+    return f"token-of-{company}"
+
+
+def _xledger(company: str) -> dict[str, Any]:
+    example = setup.XLEDGER["entities"][0]
+    return {"entities": [{**example, "id": int(company), "token": _token(company)}]}
+
+
+def _business_central(company: str) -> dict[str, Any]:
+    example = setup.BUSINESS_CENTRAL["companies"][0]
+    return {"companies": [{**example, "id": company}]}
+
+
+def job_of(stage: Stage, *, trigger: str = "schedule") -> Job:
+    """Say what a child is to do for a stage."""
+    from tests.crash.exporter import Job  # noqa: PLC0415 - the auditor's side does without it
+
+    return Job(
+        integration=stage.id,
+        vendor=stage.ground.vendor,
+        settings=stage.settings(),
+        supabase_url=stage.ground.supabase_url,
+        supabase_key=stage.ground.supabase_key,
+        lease=stage.ground.lease,
+        trigger=trigger,
+    )
