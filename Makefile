@@ -1,6 +1,6 @@
 # Everything a person does here, by name. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test check format lock clean
+.PHONY: help install demo up down test crash check format lock clean
 
 PYTHON ?= python3
 venv   := .venv
@@ -35,6 +35,14 @@ down: ## stop what `make up` started
 
 test: install ## all tests, the fast ones first
 	@$(bin)/python -m pytest
+
+# TRIALS=200 SEED=5 VENDOR=xledger SETTLE=0 FAULT='kill -9' ONLY=123 QUICK=1 RUSH=0 CROWD=0: any of
+# them, or none. The last line of its output is JSON.
+crash: install ## break everything, everywhere, and count what is in the books (20 minutes)
+	@$(bin)/python -m tests.crash $(if $(TRIALS),--trials $(TRIALS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(VENDOR),--vendor $(VENDOR)) $(if $(SETTLE),--settle $(SETTLE)) \
+		$(if $(FAULT),--fault '$(FAULT)') $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) \
+		$(if $(WORKERS),--workers $(WORKERS)) $(if $(RUSH),--rush $(RUSH)) $(if $(CROWD),--crowd $(CROWD))
 
 check: install ## format, lint, types, import rules
 	@$(bin)/ruff format --check .

@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 
+_PROBLEMS = 5
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as usual, but a key that comes twice is an error, not a silent choice of one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - as in the library
+        keys = [key.value for key, _ in node.value]
+        doubles = sorted({key for key in keys if keys.count(key) > 1})
+        if doubles:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{', '.join(doubles)} comes more than once", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 class FileError(ValueError):
     """A file cannot be used; the message says where and why."""
 
@@ -31,7 +47,7 @@ class FileError(ValueError):
 def read_integrations(path: Path) -> list[Integration]:
     """Return the integrations of a YAML file: a list, or a mapping with `integrations`."""
     try:
-        content = yaml.safe_load(_text(path))
+        content = yaml.load(_text(path), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise FileError(f"{path} is no YAML: {error}") from error
     if isinstance(content, dict):
@@ -64,7 +80,9 @@ def _validated(model: type[M], item: Any, where: str) -> M:
     try:
         return model.model_validate(item)
     except ValidationError as error:
-        problems = "; ".join(_problem(e["loc"], e["msg"]) for e in error.errors())
+        problems = "; ".join(_problem(e["loc"], e["msg"]) for e in error.errors()[:_PROBLEMS])
+        if error.error_count() > _PROBLEMS:
+            problems += f"; and {error.error_count() - _PROBLEMS} more"
         name = f" ({item['id']})" if isinstance(item, dict) and "id" in item else ""
         raise FileError(f"{where}{name}: {problems}") from error
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import logging
 import os
 import sys
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -30,6 +31,7 @@ from kvitt.domain.receipts import as_text
 from kvitt.ledger import SupabaseLedger
 from kvitt.ledger import migrate as migrations
 from kvitt.project import open_project
+from kvitt.retries import explain_retries
 from kvitt.vendors import VENDORS, exact_json
 
 if TYPE_CHECKING:
@@ -58,7 +60,22 @@ err = Console(stderr=True, soft_wrap=True)
 
 Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 Pool = Annotated[str, typer.Option(help="Name of the work pool.")]
+By = Annotated[str, typer.Option(help="Who decides; it is kept.", default_factory=getpass.getuser)]
 _BATCH = 500
+
+
+def _due(text: str) -> datetime:
+    """Read when a period is due: its key or its time, in UTC unless it says otherwise."""
+    try:
+        moment = datetime.fromisoformat(text.rpartition("@")[2])
+    except ValueError as error:
+        raise typer.BadParameter(f"{text} is no time, like 2026-11-24T05:00Z") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_PERIOD = typer.Argument(parser=_due, metavar="PERIOD", help="Its key, or when it is due, in UTC.")
+ThePeriod = Annotated[datetime, _PERIOD]
+SomePeriod = Annotated[datetime | None, _PERIOD]
 
 
 class CommandError(Exception):
@@ -196,7 +213,7 @@ def periods(
 @app.command()
 def receipt(
     integration: str,
-    period: Annotated[datetime | None, typer.Argument(help="When it was due, in UTC.")] = None,
+    period: SomePeriod = None,
     project: Project = "kvitt",
     *,
     as_json: Annotated[bool, typer.Option("--json", help="As the ledger keeps it.")] = False,
@@ -218,7 +235,7 @@ async def _settled_period(
     ledger: SupabaseLedger, integration: str, due_at: datetime | None
 ) -> dict[str, object]:
     if due_at is not None:
-        found = [await ledger.read_period(integration, _utc(due_at))]
+        found = [await ledger.read_period(integration, due_at)]
     else:
         found = await ledger.read_periods(integration, limit=100)
     settled = [p.receipt for p in found if p.receipt]
@@ -230,7 +247,7 @@ async def _settled_period(
 @app.command()
 def preview(
     integration: str,
-    period: Annotated[datetime | None, typer.Argument(help="When it is due, in UTC.")] = None,
+    period: SomePeriod = None,
     project: Project = "kvitt",
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a row.")] = False,
@@ -255,12 +272,7 @@ def preview(
 async def _period_of(ledger: SupabaseLedger, integration: str, due_at: datetime | None) -> Period:
     if due_at is None:
         return await ledger.read_next_period(integration)
-    return await ledger.read_period(integration, _utc(due_at))
-
-
-def _utc(moment: datetime) -> datetime:
-    """Return a time as given, or in UTC where no zone was given."""
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return await ledger.read_period(integration, due_at)
 
 
 def _show_rows(voucher: Voucher, rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -275,24 +287,67 @@ def _show_rows(voucher: Voucher, rows: list[dict[str, Any]], *, as_json: bool) -
 @app.command()
 def skip(
     integration: str,
-    period: Annotated[datetime, typer.Argument(help="When it is due, in UTC.")],
+    period: ThePeriod,
     reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    by: By,
     project: Project = "kvitt",
-    *,
-    by: Annotated[
-        str, typer.Option(help="Who decides; it is kept.", default_factory=getpass.getuser)
-    ],
 ) -> None:
     """Leave a period out for good. What it took and did not export is not exported."""
 
     async def work() -> None:
         async with _ledger(project) as ledger:
-            due_at = _utc(period)
-            taken, booked = await ledger.skip(integration, due_at, who=by, reason=reason)
-        out.print(f"{key_of(integration, due_at)} is skipped", highlight=False)
+            taken, booked = await ledger.skip(integration, period, who=by, reason=reason)
+        out.print(f"{key_of(integration, period)} is skipped", highlight=False)
         if taken:
             words = f"it had taken {taken} vouchers: {booked} of them are in the books"
             out.print(f"{words}, {taken - booked} are not", highlight=False)
+
+    _run(work())
+
+
+@app.command()
+def mend(
+    integration: str,
+    period: SomePeriod = None,
+    *,
+    reason: Annotated[str, typer.Option(help="What was mended; it is kept.")],
+    by: By,
+    record: Annotated[
+        str | None, typer.Option(help="One that was set aside: it goes with the next period.")
+    ] = None,
+    project: Project = "kvitt",
+) -> None:
+    """Let a failed period go on, or a record that was set aside, once it is mended."""
+    if (period is None) == (record is None):
+        raise CommandError("say which period was mended, or with --record which record")
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            if record is not None:
+                new = await ledger.mend_record(integration, record, who=by, reason=reason)
+                words = f"record {record} goes again with the next period, as {new}"
+            else:
+                due_at = cast("datetime", period)
+                key = await ledger.mend(integration, due_at, who=by, reason=reason)
+                words = f"{key} goes on with its next run, or within five minutes"
+        out.print(escape(words), highlight=False, soft_wrap=True)
+
+    _run(work())
+
+
+@app.command("set-aside")
+def set_aside(
+    integration: Annotated[str | None, typer.Argument()] = None, project: Project = "kvitt"
+) -> None:
+    """List the records that the accounting system did not take, and nobody has mended."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            table = Table("period", "record", "why")
+            for aside in await ledger.read_set_aside(integration):
+                key = key_of(aside.integration_id, aside.due_at)
+                table.add_row(key, escape(aside.record_id), escape(aside.reason))
+            out.print(table)
 
     _run(work())
 
@@ -351,6 +406,8 @@ def _yes(*, on: bool) -> str:
 
 def main() -> None:
     """Run the command; errors of ours become one sentence and exit code 1."""
+    explain_retries()
+    logging.basicConfig(format="kvitt: %(message)s")
     try:
         app()
     except (KvittError, CommandError, files.FileError, migrations.MigrationError, LookupError) as e:

@@ -26,11 +26,13 @@ from blocks.loading import load_block
 from blocks.vendors import open_vendor
 from kvitt import planning
 from kvitt import sync as way
+from kvitt.attempts import failed_words
 from kvitt.domain.errors import KvittError, PeriodStopped, PeriodUncertain
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
 from kvitt.ports import Claim, ClaimOutcome, Trigger
+from kvitt.retries import explain_retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
     from kvitt.domain.periods import Period
     from kvitt.ports import Vendor
+
+explain_retries()
 
 PROJECT = "kvitt"
 """The name under which the blocks SupabaseProject and TaskResults are saved, unless told else."""
@@ -122,7 +126,8 @@ async def collect(bench: Bench) -> dict[str, Any]:
 async def export(bench: Bench) -> dict[str, Any]:
     """Bring the batch into the vendor's books, once."""
     if bench.settled:
-        return {"vouchers": bench.period.record_count}
+        receipt: dict[str, Any] = dict(bench.period.receipt or {})
+        return {"vouchers": receipt["sent"]["vouchers"]}
     return {"vouchers": await way.export(bench.attempt, bench.vendor)}
 
 
@@ -139,6 +144,7 @@ async def sync(
     integration: str,
     period: datetime | None = None,
     trigger: str | None = None,
+    mended: str | None = None,
     project: str = PROJECT,
 ) -> State[Any]:
     """Bring an integration up to date: each period that is due and unfinished, in order.
@@ -148,13 +154,16 @@ async def sync(
         period: Only this period, named by the time at which it is due; else all that are due.
         trigger: Who asks: schedule, person, watch, pg_cron or automation. Known by itself for runs
             that a schedule or a person starts.
+        mended: What a person has mended of a failed period, which then goes on; kept as the reason.
         project: The name of the blocks SupabaseProject and TaskResults.
     """
     results = await load_block(TaskResults, project)
     supabase = await load_block(SupabaseProject, project)
     try:
         async with supabase.open() as client:
-            return await _bring_up_to_date(client, results, integration, period, _trigger(trigger))
+            return await _bring_up_to_date(
+                client, results, integration, period, _trigger(trigger), mended
+            )
     except KvittError as error:  # it says all that a reader needs; a traceback would hide it
         return Failed(message=str(error))
 
@@ -165,6 +174,7 @@ async def _bring_up_to_date(
     integration_id: str,
     due_at: datetime | None,
     trigger: Trigger,
+    mended: str | None,
 ) -> State[Any]:
     ledger = SupabaseLedger(client)
     await planning.write_ahead(ledger, await ledger.read_integration(integration_id))
@@ -174,6 +184,11 @@ async def _bring_up_to_date(
         claim = answer.claim
         if claim.period is not None and not settled:
             await _rename_run(claim.period.key)
+        if claim.outcome is ClaimOutcome.FAILED and claim.period is not None and mended:
+            who = f"flow run {trigger.flow_run}"
+            await ledger.mend(integration_id, claim.period.due_at, who=who, reason=mended)
+            mended = None
+            continue
         if claim.outcome is not ClaimOutcome.CLAIMED or claim.period is None:
             break
         try:
@@ -256,7 +271,7 @@ async def _nothing_done(
         await _tasks(Bench(key=period.key, results=results, period=period))
         return Completed(name="Already settled", message=f"{period.key} is already settled")
     if outcome is ClaimOutcome.FAILED and period is not None:
-        return Failed(message=f"{period.key} waits for a person: {period.reason}")
+        return Failed(message=failed_words(period, period.reason or "no reason is written down"))
     name, message = _NOTHING_DONE[outcome]
     return Completed(name=name, message=message.format(p=period))
 

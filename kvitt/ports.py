@@ -82,6 +82,8 @@ class Chunk(BaseModel):
     state: ChunkState
     first_sequence: int | None
     last_sequence: int | None
+    sends: int
+    absences: int = 0
     not_before: AwareDatetime | None = None
     detail: str | None = None
 
@@ -120,7 +122,7 @@ class Ledger(Protocol):
         last: int | None,
         totals: Totals,
         settle: timedelta,
-    ) -> Chunk: ...
+    ) -> Chunk | None: ...
     async def settle_chunk(
         self,
         period: Period,
@@ -132,7 +134,10 @@ class Ledger(Protocol):
         absences: int = 1,
         gap: timedelta | None = None,
     ) -> Chunk: ...
-    async def finish_export(self, period: Period) -> None: ...
+    async def set_aside(self, period: Period, reasons: Mapping[int, str], *, most: int) -> None: ...
+    async def to_withdraw(self, period: Period) -> list[int]: ...
+    async def withdrawn(self, period: Period, sequences: Sequence[int]) -> None: ...
+    async def finish_export(self, period: Period) -> int: ...
     async def settle(
         self, period: Period, read_back: Totals, requests: Mapping[str, int]
     ) -> dict[str, Any] | None: ...
@@ -224,19 +229,36 @@ class Vendor(Protocol):
 
     habits: Habits
 
+    def objection(self, period: Period, voucher: Voucher) -> str | None:
+        """Say, without asking the vendor, why it would not take a voucher; None where it would.
+
+        In the words of a finance person: too many lines, a dimension for which there is no slot.
+        """
+        ...
+
     @property
     def requests(self) -> Mapping[str, int]:
         """Requests spent so far, by purpose: export, read-back, probe, token."""
         ...
 
     async def send(
-        self, period: Period, vouchers: Sequence[Voucher], *, guard: Guard
+        self, period: Period, vouchers: Sequence[Voucher], *, begins: bool, guard: Guard
     ) -> Mapping[str, Any]:
-        """Bring vouchers into the books, all or none where the vendor can. Returns a reference."""
+        """Bring vouchers into the books, all or none where the vendor can. Returns a reference.
+
+        `begins` says that nothing of the period was ever sent, so that nothing need be looked up.
+        """
         ...
 
     async def post(self, period: Period, *, guard: Guard) -> None:
         """Make the staged lines of a period final, where the vendor wants to be told."""
+        ...
+
+    async def withdraw(self, period: Period, sequences: Sequence[int], *, guard: Guard) -> None:
+        """Take staged vouchers back before they are posted. Those that are not there are no error.
+
+        Asked only of vendors that want to be told to post, after a posting was refused.
+        """
         ...
 
     async def posted(self, period: Period) -> bool:
@@ -248,7 +270,11 @@ class Vendor(Protocol):
         ...
 
     async def totals(self, period: Period) -> Totals:
-        """Read back what the books hold of a period; `original` None where they do not show it."""
+        """Read back what the books hold of a period; `original` None where they do not show it.
+
+        `staged` counts those of the lines that are there, but not final yet. Memory: a few bytes a
+        voucher, whatever the size of the period.
+        """
         ...
 
     async def probe(self) -> None:

@@ -15,182 +15,42 @@ crash. Sent is decided by the ledger and by the vendor's books, never by memory.
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID, uuid4
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from kvitt.domain.errors import (
-    FunctionFailed,
-    KvittError,
-    LeaseLost,
-    LedgerRefused,
-    LedgerUnavailable,
-    PeriodFailed,
-    PeriodStopped,
-    PeriodUncertain,
-    Refused,
-    Uncertain,
-    Unsent,
-)
+from kvitt.attempts import LEASE, Answer, Attempt, attempt, claim, failed_words, now
+from kvitt.domain.errors import FunctionFailed, PeriodFailed, PeriodStopped, PeriodUncertain
 from kvitt.domain.money import Totals
 from kvitt.domain.periods import PeriodState
-from kvitt.domain.reconcile import compare
-from kvitt.domain.vouchers import Voucher, totals_of, voucher_of
-from kvitt.ports import Chunk, ChunkState, Claim, ClaimOutcome, ColdStart, ColdStartKind, Trigger
+from kvitt.domain.vouchers import Voucher, voucher_of
+from kvitt.export import export, read_back
+from kvitt.ports import ColdStart, ColdStartKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator
 
     from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
     from kvitt.ports import Collector, Ledger, Pong, Vendor
 
-T = TypeVar("T")
+__all__ = [
+    "LEASE",
+    "Answer",
+    "Attempt",
+    "Warmth",
+    "attempt",
+    "claim",
+    "collect",
+    "export",
+    "preview",
+    "verify",
+    "warm_up",
+]
 
-LEASE = timedelta(seconds=120)
 _PAUSE_SECONDS = 1.0
 _MOST_PINGS = 20
 _FUNCTION_TRIES = 5
-_CHUNK_PAGE = 500
 _PREVIEW_PAGE = 200
-
-
-@dataclass(kw_only=True, slots=True)
-class Attempt:
-    """One try at a claimed period, and what it works with.
-
-    `requests` counts what the vendor was asked, by purpose; whoever opens the vendor sets it.
-    `check` raises LeaseLost unless the lease surely holds; it is asked right before each request
-    that writes to a vendor.
-    """
-
-    id: UUID
-    integration: Integration
-    period: Period
-    ledger: Ledger
-    check: Callable[[], None]
-    requests: Mapping[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What came of asking for a period. The lease, if it was given, surely holds to `deadline`."""
-
-    attempt: UUID
-    claim: Claim
-    lease: timedelta
-    deadline: float
-
-
-# A lease goes on while a machine sleeps, so it is held against a clock that does as well: on Linux
-# the monotonic one stands still then, on macOS it does not.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def _now() -> float:
-    return time.clock_gettime(_CLOCK)
-
-
-async def claim(
-    ledger: Ledger,
-    integration: str,
-    trigger: Trigger,
-    *,
-    due_at: datetime | None = None,
-    lease: timedelta = LEASE,
-) -> Answer:
-    """Ask for a period: the one that is due at a time, or the oldest that is due and unfinished."""
-    attempt = uuid4()
-    # The ledger counts from a later moment than this one, so that ours ends first.
-    asked = _now()
-    answer = await ledger.claim(integration, attempt, trigger, lease=lease, due_at=due_at)
-    deadline = asked + lease.total_seconds()
-    return Answer(attempt=attempt, claim=answer, lease=lease, deadline=deadline)
-
-
-@asynccontextmanager
-async def attempt(ledger: Ledger, answer: Answer) -> AsyncGenerator[Attempt]:
-    """Hold the lease of a claimed period; on the way out, write down how the attempt ended."""
-    claimed = answer.claim
-    if claimed.outcome != ClaimOutcome.CLAIMED or not (claimed.period and claimed.integration):
-        raise ValueError(f"only a claimed period can be worked on; it is {claimed.outcome}")
-    lease = _Lease(ledger, claimed.period, answer.lease, answer.deadline)
-    this = Attempt(
-        id=answer.attempt,
-        integration=claimed.integration,
-        period=claimed.period,
-        ledger=ledger,
-        check=lease.check,
-    )
-    keeper = asyncio.create_task(lease.keep())
-    try:
-        yield this
-    except BaseException as error:
-        await _close(this, _outcome_of(error), str(error) or type(error).__name__)
-        raise
-    else:
-        await ledger.close(this.id, "settled", None, this.requests)
-    finally:
-        keeper.cancel()
-
-
-async def _close(this: Attempt, outcome: str, detail: str) -> None:
-    """Say how it ended, if that can be said; the lease runs out by itself if not."""
-    try:
-        await this.ledger.close(this.id, outcome, detail, this.requests)
-    except (KvittError, asyncio.CancelledError):
-        return
-
-
-def _outcome_of(error: BaseException) -> str:
-    match error:
-        case PeriodUncertain():
-            return "uncertain"
-        case PeriodFailed():
-            return "failed"
-        case _:
-            return "interrupted"
-
-
-class _Lease:
-    """Keeps a lease, and knows without asking until when it surely holds."""
-
-    def __init__(self, ledger: Ledger, period: Period, length: timedelta, deadline: float) -> None:
-        self._ledger = ledger
-        self._period = period
-        self._length = length
-        self._deadline = deadline
-        self._lost: LeaseLost | None = None
-
-    def check(self) -> None:
-        """Raise LeaseLost unless the lease holds now, by our own monotonic clock.
-
-        A process that was stopped and goes on much later learns it here, before it sends.
-        """
-        if self._lost is not None:
-            raise self._lost
-        if _now() >= self._deadline:
-            raise LeaseLost(
-                f"period {self._period.key}: the lease of attempt {self._period.fence} ran out "
-                "before it could be renewed; nothing more is sent, the next run goes on"
-            )
-
-    async def keep(self) -> None:
-        """Renew four times as often as needed, until it is lost."""
-        while True:
-            await asyncio.sleep(self._length.total_seconds() / 4)
-            asked = _now()
-            try:
-                await self._ledger.renew(self._period, self._length)
-            except LeaseLost as lost:
-                self._lost = lost
-                return
-            except LedgerUnavailable:
-                continue  # the deadline stands, and decides
-            self._deadline = asked + self._length.total_seconds()
 
 
 # -- warm up ---------------------------------------------------------------------------------------
@@ -207,11 +67,14 @@ class Warmth:
 
 async def warm_up(this: Attempt, collector: Collector) -> Warmth:
     """Ping the function until it answers warm, or its time is up. Never stops the period."""
-    until = _now() + this.integration.limits.warm_up
+    until = now() + this.integration.limits.warm_up
     pings = cold = 0
-    while pings < _MOST_PINGS and _now() < until:
+    while pings < _MOST_PINGS and now() < until:
         pings += 1
-        seen = await _ping(collector)
+        try:
+            seen = await _ping(collector)
+        except FunctionFailed:
+            break  # not for want of warmth: `collect` meets it again, and says what it is
         if seen is None:
             return Warmth(pings=pings, cold_starts=cold, warm=True)
         cold += 1
@@ -222,12 +85,14 @@ async def warm_up(this: Attempt, collector: Collector) -> Warmth:
 
 
 async def _ping(collector: Collector) -> ColdStart | None:
-    """One ping: None when it was warm, else how it was not."""
-    began = _now()
+    """One ping: None when it was warm, else how it was not. Raises what has another cause."""
+    began = now()
     try:
         pong = await collector.ping()
     except FunctionFailed as error:
-        return _failed_start(error, began)
+        if error.kind is None:
+            raise
+        return _failed_start(error, error.kind, began)
     return _booted(pong) if pong.booted else None
 
 
@@ -235,10 +100,10 @@ def _booted(pong: Pong) -> ColdStart:
     return ColdStart(kind=ColdStartKind.BOOTED, reply_ms=pong.reply_ms, boot_ms=pong.boot_ms)
 
 
-def _failed_start(error: FunctionFailed, began: float) -> ColdStart:
+def _failed_start(error: FunctionFailed, kind: str, began: float) -> ColdStart:
     return ColdStart(
-        kind=ColdStartKind(error.kind or ColdStartKind.BOOT_ERROR),
-        reply_ms=round((_now() - began) * 1000, 1),
+        kind=ColdStartKind(kind),
+        reply_ms=round((now() - began) * 1000, 1),
         detail=str(error),
     )
 
@@ -257,7 +122,7 @@ async def collect(this: Attempt, collector: Collector) -> int:
         return this.period.record_count
     page, failures = this.integration.limits.page_records, 0
     while True:
-        began = _now()
+        began = now()
         try:
             answer = await collector.collect(this.period, page=page)
         except FunctionFailed as error:
@@ -281,7 +146,7 @@ async def _note_failure(
     this: Attempt, collector: Collector, error: FunctionFailed, began: float
 ) -> None:
     if error.kind is not None:
-        seen = _failed_start(error, began)
+        seen = _failed_start(error, error.kind, began)
         await this.ledger.record_cold_start(this.period, this.id, collector.name, seen)
 
 
@@ -291,7 +156,8 @@ async def _after_failure(
     if error.kind == ColdStartKind.OUT_OF_MEMORY:
         return max(1, page // 2)
     await asyncio.sleep(_PAUSE_SECONDS)
-    await warm_up(this, collector)
+    if error.kind is not None:
+        await warm_up(this, collector)
     return page
 
 
@@ -318,193 +184,6 @@ async def preview(
         after = records[-1].sequence
 
 
-# -- export ----------------------------------------------------------------------------------------
-
-
-async def export(this: Attempt, vendor: Vendor) -> int:
-    """Bring each voucher of the batch into the vendor's books, once; returns how many there are.
-
-    Raises PeriodUncertain, PeriodFailed, LeaseLost, or Unsent when the vendor could not be asked.
-    """
-    sent = await _finish_begun_chunks(this, vendor)
-    while vouchers := await _read_vouchers(this, after=sent, vendor=vendor):
-        await _send(this, vendor, vouchers, vouchers)
-        sent = vouchers[-1].sequence
-    if vendor.habits.posts and sent:
-        await _post(this, vendor)
-    await this.ledger.finish_export(this.period)
-    return sent
-
-
-async def _finish_begun_chunks(this: Attempt, vendor: Vendor) -> int:
-    """Bring the chunks of earlier attempts to their end; returns the last sequence they hold."""
-    sent = number = 0
-    while chunks := await this.ledger.read_chunks(this.period, after=number, limit=_CHUNK_PAGE):
-        for chunk in chunks:
-            number = chunk.number
-            if chunk.first_sequence is None or chunk.last_sequence is None:
-                continue
-            if chunk.state is not ChunkState.CONFIRMED:
-                await _finish(this, vendor, chunk, chunk.first_sequence, chunk.last_sequence)
-            sent = chunk.last_sequence
-    return sent
-
-
-async def _finish(this: Attempt, vendor: Vendor, chunk: Chunk, first: int, last: int) -> None:
-    vouchers = await _read_vouchers(this, after=first - 1, count=last - first + 1)
-    if chunk.state is ChunkState.UNCERTAIN:
-        await _look(this, vendor, chunk, vouchers)
-    else:
-        await _send(this, vendor, vouchers, vouchers)
-
-
-async def _read_vouchers(
-    this: Attempt, *, after: int, vendor: Vendor | None = None, count: int | None = None
-) -> list[Voucher]:
-    """Read what one call is to carry: by the vendor's limits, or as many as a chunk has."""
-    try:
-        records = await this.ledger.read_batch(
-            this.period,
-            after=after,
-            records=vendor.habits.chunk_vouchers if vendor else count or 1,
-            lines=_lines_of_a_chunk(this, vendor) if vendor else _ANY_NUMBER_OF_LINES,
-        )
-    except LedgerRefused as error:
-        raise await _failed(this, f"its batch cannot be read: {error}") from error
-    return [voucher_of(r, this.integration, due_at=this.period.due_at) for r in records]
-
-
-_ANY_NUMBER_OF_LINES = 2**31 - 1
-
-
-def _lines_of_a_chunk(this: Attempt, vendor: Vendor) -> int:
-    return min(vendor.habits.chunk_lines, this.integration.limits.chunk_lines or 2**31 - 1)
-
-
-async def _send(
-    this: Attempt, vendor: Vendor, chunk_vouchers: Sequence[Voucher], missing: Sequence[Voucher]
-) -> None:
-    """Write the intent, call, write what came of it. `missing` is what of the chunk is sent."""
-    intent = await this.ledger.intend(
-        this.period,
-        "lines",
-        chunk_vouchers[0].sequence,
-        chunk_vouchers[-1].sequence,
-        totals_of(chunk_vouchers),
-        this.integration.settle_time(vendor.habits.settle),
-    )
-    if intent.state is ChunkState.CONFIRMED:
-        return
-    chunk = await _call(this, intent, lambda: vendor.send(this.period, missing, guard=this.check))
-    if chunk.state is ChunkState.UNCERTAIN:
-        await _look(this, vendor, chunk, chunk_vouchers)
-
-
-async def _call(this: Attempt, intent: Chunk, call: Callable[[], Any]) -> Chunk:
-    """Make the call that an intent row announces, and write down its outcome.
-
-    LeaseLost passes through, and the intent stays: whoever comes next treats it as uncertain.
-    """
-    if intent.state is not ChunkState.INTENDED:
-        return intent
-    try:
-        reference: Mapping[str, Any] | None = await call()
-    except Unsent as error:
-        await _decide(this, intent, "unsent", detail=str(error))
-        raise
-    except Refused as error:
-        await _decide(this, intent, "refused", detail=str(error))
-        raise await _failed(this, f"the vendor refused it: {error}") from error
-    except Uncertain as error:
-        return await _decide(this, intent, "uncertain", detail=str(error))
-    return await this.ledger.settle_chunk(
-        this.period, intent.number, "confirmed", reference=reference
-    )
-
-
-async def _decide(this: Attempt, chunk: Chunk, outcome: str, *, detail: str) -> Chunk:
-    return await this.ledger.settle_chunk(this.period, chunk.number, outcome, detail=detail)
-
-
-async def _look(this: Attempt, vendor: Vendor, chunk: Chunk, vouchers: Sequence[Voucher]) -> None:
-    """Read back a chunk whose reply is missing; what is there is confirmed at once."""
-    first, last = vouchers[0].sequence, vouchers[-1].sequence
-    found = await _read(this, vendor.find(this.period, first=first, last=last))
-    there = compare(vouchers, found)
-    if there.contradictions:
-        raise await _failed(
-            this,
-            "the books hold something else than was sent: " + "; ".join(there.contradictions[:5]),
-        )
-    if there.complete:
-        await _decide(this, chunk, "confirmed", detail="found when read back")
-        return
-    if (await _absent(this, vendor, chunk)).state is ChunkState.UNCERTAIN:
-        raise await _waits(
-            this, f"vouchers {first} to {last}: {there.present} of {len(vouchers)} are in the books"
-        )
-    await _send(this, vendor, vouchers, there.missing)
-
-
-async def _read(this: Attempt, reading: Awaitable[T]) -> T:
-    """Read a vendor's books. What it cannot make sense of, and says so, is for a person."""
-    try:
-        return await reading
-    except Refused as error:
-        raise await _failed(this, f"its books could not be read back: {error}") from error
-
-
-async def _absent(this: Attempt, vendor: Vendor, chunk: Chunk) -> Chunk:
-    """Tell the ledger that something is not there; it decides whether that means anything yet."""
-    return await this.ledger.settle_chunk(
-        this.period,
-        chunk.number,
-        "absent",
-        absences=vendor.habits.absences,
-        gap=this.integration.absence_gap(vendor.habits.gap),
-    )
-
-
-async def _post(this: Attempt, vendor: Vendor) -> None:
-    """Have the vendor make the staged lines final: a call like any other, with its intent row."""
-    settle = this.integration.settle_time(vendor.habits.settle)
-    intent = await this.ledger.intend(this.period, "post", None, None, Totals(), settle)
-
-    async def call() -> None:
-        await vendor.post(this.period, guard=this.check)
-
-    chunk = await _call(this, intent, call)
-    if chunk.state is not ChunkState.UNCERTAIN:
-        return
-    if await _read(this, vendor.posted(this.period)):
-        await _decide(this, chunk, "confirmed", detail="found posted when read back")
-    elif (await _absent(this, vendor, chunk)).state is ChunkState.UNCERTAIN:
-        raise await _waits(this, "it is not known whether the journal was posted")
-    else:
-        await _post(this, vendor)
-
-
-async def _failed(this: Attempt, reason: str) -> PeriodFailed:
-    await this.ledger.fail(this.period, reason)
-    return PeriodFailed(_failed_words(this.period.key, reason))
-
-
-def _failed_words(key: str, reason: str) -> str:
-    return (
-        f"period {key} failed: {reason}. Mend it, then start this period again: what is in the "
-        "books already is not sent again"
-    )
-
-
-async def _waits(this: Attempt, reason: str) -> PeriodUncertain:
-    not_before = await this.ledger.suspend(this.period, reason)
-    return PeriodUncertain(
-        f"period {this.period.key} is uncertain: {reason}. The vendor may still commit what was "
-        f"sent, so it waits until {not_before:%Y-%m-%d %H:%M:%S} UTC, then goes on by itself",
-        not_before=not_before,
-    )
-
-
 # -- verify ----------------------------------------------------------------------------------------
 
 
@@ -517,7 +196,7 @@ async def verify(this: Attempt, vendor: Vendor) -> dict[str, Any]:
     period = await this.ledger.read_period(this.period.integration_id, this.period.due_at)
     shown = Totals()
     if period.record_count:
-        shown = await _read(this, vendor.totals(this.period))
+        shown = await read_back(this, vendor.totals(this.period))
     receipt = await this.ledger.settle(this.period, shown, vendor.requests)
     if receipt is not None:
         return receipt
@@ -532,4 +211,4 @@ def _stopped(period: Period) -> PeriodStopped:
             f"{period.not_before:%Y-%m-%d %H:%M:%S} UTC",
             not_before=period.not_before,
         )
-    return PeriodFailed(_failed_words(period.key, reason))
+    return PeriodFailed(failed_words(period, reason))

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -237,6 +238,12 @@ def _can_run(program: Path, user: str) -> bool:
     return True
 
 
+def _shut_to_others(folder: Path) -> Path | None:
+    """Return the folder on the way to this one that only its owner may pass through, if any."""
+    on_the_way = [*reversed(folder.parents), folder]
+    return next((f for f in on_the_way if not f.stat().st_mode & stat.S_IXOTH), None)
+
+
 def _initdb(binaries: Path, data: Path, password: str, user: str | None) -> None:
     """Make the cluster, owned by the user that will run it. Raises StartError."""
     data.mkdir(mode=0o700)
@@ -246,6 +253,11 @@ def _initdb(binaries: Path, data: Path, password: str, user: str | None) -> None
     if user:
         for path in (data, password_file):
             shutil.chown(path, user)
+    if user and (shut := _shut_to_others(data.parent)):
+        raise StartError(
+            f"Postgres runs as {user}, since it will not run as root, and {user} may not enter "
+            f"{shut}. Name another place in TMPDIR, say: TMPDIR=/tmp make demo"
+        )
     made = subprocess.run(
         [
             *(binaries / "initdb", "--pgdata", data, "--pwfile", password_file),

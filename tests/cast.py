@@ -217,6 +217,11 @@ class Stage:
         assert answer.period is not None
         return answer.period
 
+    async def mend(self, *, period: int = 0) -> None:
+        """Say that what made a period fail was mended."""
+        due_at = self.due[period]
+        await self.ledger.mend(self.id, due_at, who="Inger", reason="account 7140 is open again")
+
     def time_passes(self, time: timedelta) -> None:
         """Move what the ledger knows of the integration into the past, as if time had gone by."""
         for table, columns in _TIMES.items():

@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
 
 
@@ -76,7 +77,23 @@ class Uncertain(VendorError):
 
 
 class Refused(VendorError):
-    """The vendor refused the call for good; the message has its own words."""
+    """The vendor refused the call for good; the message has its own words.
+
+    `culprits` says which vouchers it blames, by their place in the batch, and in what words.
+    `of_content` says that it refuses what the vouchers hold, and would take others: the one that is
+    to blame may then be looked for. Otherwise (rights, set-up, a closed company) none of them is.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        culprits: Mapping[int, str] | None = None,
+        of_content: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.culprits = dict(culprits or {})
+        self.of_content = of_content or bool(self.culprits)
 
 
 class PeriodStopped(KvittError):

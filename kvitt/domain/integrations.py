@@ -77,6 +77,7 @@ class Limits(_Part):
     settle: float | None = Field(default=None, ge=0)
     absence_gap: float | None = Field(default=None, ge=0)
     warm_up: float = Field(default=60, ge=0, le=600)
+    set_aside: int = Field(default=25, ge=0)
 
 
 class Timeouts(_Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -91,11 +92,28 @@ def is_exact(amount: Decimal, currency: str) -> bool:
     return amount == round(amount, minor_units(currency))
 
 
+_CHECKSUMS = 2**60
+
+
+def checksum_of(sequence: int, lines: int, booked: Decimal) -> int:
+    """Return a voucher's checksum, below 2^60: of its place in the batch, lines and debit side.
+
+    The ledger computes the same (kvitt.checksum_of in the schema): the first 15 hexadecimal digits
+    of the SHA-256 of `sequence:lines:booked`, the amount without trailing zeros.
+    """
+    amount = f"{booked:f}"
+    if "." in amount:
+        amount = amount.rstrip("0").rstrip(".")
+    return int(hashlib.sha256(f"{sequence}:{lines}:{amount}".encode()).hexdigest()[:15], 16)
+
+
 class Totals(BaseModel):
     """How much: vouchers, lines, and the debit side, booked and per original currency.
 
     Only the debit side is summed, since balanced vouchers sum to nothing. `booked` is in the
-    integration's book currency. `original` is None where a vendor does not show it.
+    integration's book currency. `original` is None where a vendor does not show it. `checksum` is
+    the sum of each voucher's (see `checksum_of`), so that the order does not matter. `staged` are
+    those of the lines that wait to become final, where a vendor does that in its own time.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -104,6 +122,8 @@ class Totals(BaseModel):
     lines: int = 0
     booked: Sum = Decimal(0)
     original: Mapping[str, Sum] | None = {}
+    checksum: int = 0
+    staged: int = 0
 
     def __add__(self, other: Totals) -> Totals:
         """Add up; what one of the two does not show, the sum does not show."""
@@ -112,6 +132,8 @@ class Totals(BaseModel):
             lines=self.lines + other.lines,
             booked=self.booked + other.booked,
             original=_added(self.original, other.original),
+            checksum=(self.checksum + other.checksum) % _CHECKSUMS,
+            staged=self.staged + other.staged,
         )
 
     def as_json(self) -> dict[str, Any]:

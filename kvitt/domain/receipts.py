@@ -6,6 +6,7 @@ A receipt is what the ledger wrote when the period was settled, a JSON object wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -32,24 +33,41 @@ def as_text(receipt: Receipt) -> str:
 def as_markdown(receipt: Receipt) -> str:
     """Return a receipt for the Prefect UI."""
     rows = [("period", _interval(receipt)), *_rows(receipt)]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join(f"| {name} | {_in_a_cell(value)} |" for name, value in rows)
     return (
         f"# {receipt['organisation']}: {receipt['vendor']}\n\n`{receipt['key']}`\n\n"
         f"| | |\n|---|---|\n{table}\n"
     )
 
 
+def _in_a_cell(text: str) -> str:
+    """Keep what others wrote from being read as Markdown or as the end of a cell."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text)
+
+
 def _rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
     currency = receipt["book_currency"]
-    for name in ("taken", "sent", "read_back"):
-        yield name.replace("_", " "), _totals(receipt[name], currency)
+    yield "taken", _totals(receipt["taken"], currency)
+    for aside in receipt["set_aside"]:
+        yield "set aside", _set_aside(aside, currency)
+    yield "sent", _totals(receipt["sent"], currency)
+    yield "read back", _totals(receipt["read_back"], currency)
+    if staged := receipt["read_back"].get("staged"):
+        yield "not final yet", f"{staged} of these lines, until {receipt['vendor']} posts them"
     yield "started", f"{_duration(receipt['drift_seconds'])} after it was due"
     yield "cold starts", _cold_starts(receipt["cold_starts"])
     yield "attempts", str(len(receipt["attempts"]))
     yield "requests", ", ".join(f"{n} {what}" for what, n in receipt["requests"].items()) or "none"
     for resent in receipt["resent"]:
         yield "uncertain", f"chunk {resent['chunk']}: {resent['detail']}, sent {resent['sends']} x"
+    for decision in receipt["decisions"]:
+        yield "decided", f"{decision['decision']} by {decision['who']}: {decision['reason']}"
     yield "settled", _local(receipt["settled_at"], receipt["time_zone"])
+
+
+def _set_aside(aside: Mapping[str, Any], currency: str) -> str:
+    voucher = f"voucher {aside['voucher_number']} (record {aside['record']})"
+    return f"{voucher}, {_amount(aside['booked'])} {currency}: {aside['reason']}"
 
 
 def _totals(totals: Mapping[str, Any], currency: str) -> str:
@@ -58,7 +76,7 @@ def _totals(totals: Mapping[str, Any], currency: str) -> str:
     foreign = {c: a for c, a in totals.get("original", {}).items() if c != currency}
     if foreign:
         words += f" (of which {', '.join(f'{_amount(a)} {c}' for c, a in foreign.items())})"
-    return words
+    return f"{words}, checksum {totals['checksum']:015x}"
 
 
 def _amount(amount: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from kvitt.domain.money import Totals
+from kvitt.domain.money import Totals, checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,11 +47,13 @@ class Voucher:
     @property
     def totals(self) -> Totals:
         """Its share of a receipt."""
+        booked = debit(line.booked for line in self.lines)
         return Totals(
             vouchers=1,
             lines=len(self.lines),
-            booked=debit(line.booked for line in self.lines),
+            booked=booked,
             original={self.currency: debit(line.amount for line in self.lines)},
+            checksum=checksum_of(self.sequence, len(self.lines), booked),
         )
 
 

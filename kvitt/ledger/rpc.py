@@ -131,8 +131,11 @@ class SupabaseLedger:
         last: int | None,
         totals: Totals,
         settle: timedelta,
-    ) -> Chunk:
-        """Write down a call before it is made; send it only if the chunk comes back INTENDED."""
+    ) -> Chunk | None:
+        """Write down a call before it is made; send it only if the chunk comes back INTENDED.
+
+        None for a posting that has nothing to post.
+        """
         answer = await self._call(
             "intend_chunk",
             **_fenced(period),
@@ -142,7 +145,7 @@ class SupabaseLedger:
             p_totals=totals.as_json(),
             p_settle=_interval(settle),
         )
-        return Chunk.model_validate(answer)
+        return None if answer is None else Chunk.model_validate(answer)
 
     async def settle_chunk(
         self,
@@ -168,9 +171,25 @@ class SupabaseLedger:
         )
         return Chunk.model_validate(answer)
 
-    async def finish_export(self, period: Period) -> None:
-        """Mark the period as exported: each voucher is confirmed."""
-        await self._call("finish_export", **_fenced(period))
+    async def set_aside(self, period: Period, reasons: Mapping[int, str], *, most: int) -> None:
+        """Set vouchers aside, by their place in the batch; KV006 for more than `most` of them."""
+        vouchers = [{"sequence": s, "reason": words} for s, words in reasons.items()]
+        await self._call("set_aside", **_fenced(period), p_vouchers=vouchers, p_most=most)
+
+    async def to_withdraw(self, period: Period) -> list[int]:
+        """Return what was set aside after it had been sent, and is still in the books."""
+        return await self._call("to_withdraw", **_named(period))
+
+    async def withdrawn(self, period: Period, sequences: Sequence[int]) -> None:
+        """Write down that vouchers were taken back from the books."""
+        await self._call("withdrawn", **_fenced(period), p_sequences=list(sequences))
+
+    async def finish_export(self, period: Period) -> int:
+        """Mark the period as exported: each voucher is confirmed or set aside.
+
+        Returns how many are in the books.
+        """
+        return await self._call("finish_export", **_fenced(period))
 
     async def settle(
         self, period: Period, read_back: Totals, requests: Mapping[str, int]
@@ -308,6 +327,34 @@ class SupabaseLedger:
         )
         return answer["taken"], answer["booked"]
 
+    async def mend(self, integration: str, due_at: datetime, *, who: str, reason: str) -> str:
+        """Let a failed period go on, since somebody has mended it; returns its key."""
+        return await self._call(
+            "mend_period",
+            p_integration=integration,
+            p_due=due_at.isoformat(),
+            p_who=who,
+            p_reason=reason,
+        )
+
+    async def mend_record(self, integration: str, record: str, *, who: str, reason: str) -> str:
+        """Let a record that was set aside go again with the next period; returns its new id."""
+        return await self._call(
+            "mend_record",
+            p_integration=integration,
+            p_record=record,
+            p_who=who,
+            p_reason=reason,
+        )
+
+    async def read_set_aside(self, integration: str | None = None) -> list[SetAside]:
+        """Return what was set aside and not mended, of one integration or of all."""
+        query = self._client.table("set_aside").select("*").is_("mended_as", "null")
+        if integration is not None:
+            query = query.eq("integration_id", integration)
+        rows = await self._ask(query.order("set_aside_at", desc=True).limit(_PAGE))
+        return [SetAside.model_validate(row) for row in rows]
+
     async def integrations_with_work(self) -> list[Work]:
         """Return the integrations for which a run would find something to do now."""
         return TypeAdapter(list[Work]).validate_python(await self._call("integrations_with_work"))
@@ -356,6 +403,17 @@ class Calendar(BaseModel):
     now: AwareDatetime
     planned_until: AwareDatetime | None
     schedule_since: AwareDatetime | None
+
+
+class SetAside(BaseModel):
+    """A voucher that the accounting system did not take, and that nobody has mended."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    integration_id: str
+    due_at: AwareDatetime
+    record_id: str
+    reason: str
 
 
 class Work(BaseModel):

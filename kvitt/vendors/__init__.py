@@ -18,6 +18,7 @@ from kvitt.vendors.xledger import Xledger, XledgerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import date
     from types import TracebackType
     from typing import Self
 
@@ -30,6 +31,14 @@ S = TypeVar("S", bound=BaseModel)
 
 class Client(Vendor, Protocol):
     """A vendor that keeps its connections open until the end of its `async with`."""
+
+    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+        """Say what in the vendor's set-up would break sending or reading back, and the remedy."""
+        ...
+
+    async def refused_lines(self, period: Period) -> Mapping[int, str]:
+        """Return the vouchers that the vendor refused by itself after it took them, and why."""
+        ...
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
@@ -45,15 +54,22 @@ class Client(Vendor, Protocol):
 class Kind(Generic[S]):
     """One accounting system: what it needs to be told, who speaks with it, what it is sent.
 
-    `rows` shows a voucher as the vendor is sent it, a row a line; nothing is asked for that.
+    `rows` shows a voucher as the vendor is sent it, a row a line; `objection` says why the vendor
+    would not take it, or None. Nothing is asked for either.
     """
 
     settings: type[S]
     client: Callable[[S, Timeouts], Client]
     rows: Callable[[Period, Voucher], list[dict[str, Any]]]
+    objection: Callable[[Period, Voucher], str | None]
 
 
 VENDORS: Mapping[str, Kind[Any]] = {
-    "business-central": Kind(BusinessCentralSettings, BusinessCentral, business_central.rows),
-    "xledger": Kind(XledgerSettings, Xledger, xledger.rows),
+    "business-central": Kind(
+        BusinessCentralSettings,
+        BusinessCentral,
+        business_central.rows,
+        business_central.objection,
+    ),
+    "xledger": Kind(XledgerSettings, Xledger, xledger.rows, xledger.objection),
 }

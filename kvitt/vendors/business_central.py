@@ -15,9 +15,13 @@ The facts are Microsoft's, collected and graded in docs/vendors/business-central
 from __future__ import annotations
 
 import hashlib
+import re
 import time
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -35,6 +39,7 @@ from kvitt.vendors.http import (
     Address,
     Call,
     Complaint,
+    Declined,
     Http,
     Patience,
     Purpose,
@@ -42,17 +47,10 @@ from kvitt.vendors.http import (
     Unauthorised,
     retry_after,
 )
-from kvitt.vendors.references import (
-    LAST_SEQUENCE,
-    count_lines,
-    reference_to,
-    sequence_in,
-    totals_of,
-)
+from kvitt.vendors.references import LAST_SEQUENCE, Tally, reference_to, sequence_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -70,10 +68,23 @@ Json = dict[str, Any]
 
 _BATCH_LIMIT = 100
 _LINES_PER_VOUCHER = 1_999
-_DESCRIPTION, _COMMENT, _EXTERNAL_NUMBER = 100, 250, 35
+_CODE, _DESCRIPTION, _COMMENT, _EXTERNAL_NUMBER = 20, 100, 250, 35
 _DIGEST = 8
+_NAMES_IN_A_FILTER = 50  # an address has at most 8,000 characters
+_WITHDRAWALS = 3
+_TAGS = {"$select": "id,documentNumber"}
+_DIMENSIONS = "dimensionSetLines"
+_BARE_AMOUNT = Decimal(1)
+_MOST_ACCOUNTS = 3
 _SAME_KEY = "Internal_EntityWithSameKeyExists"
+# Errors about what lines hold, unless their words say that it is the company's set-up or a right.
+_CONTENT_CODES = ("Application_", "Internal_InvalidTableRelation")
+_SET_UP_WORDS = ("permission", "license", "allowed posting date", "no. series")
 _TOKEN_MARGIN = 60.0
+# How to look at a company's set-up: "no date" as the API writes it, codeunit 250, our own journal.
+_NO_DATE = date(1, 1, 1)
+_POSTING_JOB = 250
+_TRIAL = "KVITTTRIAL"
 
 
 class BusinessCentralSettings(BaseModel):
@@ -106,13 +117,48 @@ class _Journal(_Reply):
     id: UUID
 
 
-class _StagedLine(_Reply):
+class _NamedLine(_Reply):
     document_number: str
+
+
+class _TaggedLine(_NamedLine):
+    """A staged line, and which version of it that is."""
+
+    id: UUID
+    etag: str = Field(alias="@odata.etag")
+
+
+class _StagedLine(_NamedLine):
+    line_number: int
     amount: Amount
 
 
-class _LedgerEntry(_StagedLine):
-    amount: Amount = Field(alias="debitAmount")
+class _Dimension(_Reply):
+    id: UUID
+    code: str
+    value_code: str
+
+
+class _BareLine(_NamedLine):
+    """A staged line, with the dimensions that its account gave it."""
+
+    id: UUID
+    line_number: int
+    dimension_set_lines: list[_Dimension]
+
+
+class _LedgerEntry(_NamedLine):
+    debit_amount: Amount
+
+
+class _LedgerSetup(_Reply):
+    local_currency_code: str
+    allow_posting_from: date
+    allow_posting_to: date
+
+
+class _TriedLine(_NamedLine):
+    balancing_account_number: str
 
 
 class _Page(_Reply, Generic[R]):
@@ -141,6 +187,10 @@ class _Token:
 
     secret: SecretStr
     until: float
+
+
+class _Taken(Uncertain):
+    """The number of a line, or the code of a journal, exists already: some of it was here."""
 
 
 class BusinessCentral:
@@ -172,6 +222,7 @@ class BusinessCentral:
         self._clock = clock
         self._token: _Token | None = None
         self._journals: dict[str, UUID] = {}  # by code, those that we know to exist
+        self._defaulting: set[str] = set()  # the accounts that give lines dimensions
         self._root = f"{settings.api_url}/v2.0/{settings.tenant_id}/{settings.environment}/api/v2.0"
         self._company = f"companies({settings.company_id})"
 
@@ -193,29 +244,39 @@ class BusinessCentral:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    async def send(
-        self, period: Period, vouchers: Sequence[Voucher], *, guard: Guard
-    ) -> Mapping[str, Any]:
-        """Stage vouchers in the period's journal; the first of all brings the journal with it.
+    def objection(self, period: Period, voucher: Voucher) -> str | None:
+        """Say why Business Central would not take a voucher; None where it would."""
+        return objection(period, voucher)
 
-        All or none, except for a voucher of more than 100 lines that is not the first: its lines
-        take several calls, and from the second on whatever goes wrong is Uncertain.
+    async def send(
+        self, period: Period, vouchers: Sequence[Voucher], *, begins: bool, guard: Guard
+    ) -> Mapping[str, Any]:
+        """Stage vouchers in the period's journal; the first of all bring the journal with them.
+
+        All or none: where it takes several calls and a later one is refused, what the earlier ones
+        brought is taken back. A voucher that an interrupted call left in part is begun anew.
         """
         lines = [line for voucher in vouchers for line in rows(period, voucher)]
-        journal = self._journals.get(_code(period))
-        if journal is None and vouchers[0].sequence > 1:
-            journal = await self._journal(period)
-        if journal is None:
-            journal = await self._insert(period, lines, guard)
-        else:
-            await self._append(period, journal, lines, guard)
-        return {"journal": str(journal), "code": _code(period)}
+        journal = None if begins else await self._journal_if_any(period)
+        hindrances: set[type[VendorError]] = set()
+        while True:
+            try:
+                journal = await self._stage(period, journal, lines, guard)
+            except (_Taken, Declined) as hindrance:
+                journal = self._journals.get(_code(period))
+                if type(hindrance) in hindrances:
+                    raise
+                hindrances.add(type(hindrance))
+                if not await self._overcome(hindrance, period, journal, lines, guard):
+                    raise
+            else:
+                return {"journal": str(journal), "code": _code(period)}
 
     async def post(self, period: Period, *, guard: Guard) -> None:
-        """Post the period's journal.
+        """Post the period's journal. A refusal names the vouchers that it blames, where it can.
 
-        A refusal may come after the ledger was committed (the analysis views are a second commit),
-        so the books have the last word.
+        It may come after the ledger was committed (the analysis views are a second commit), so the
+        books have the last word.
         """
         journal = await self._journal(period)
         call = Call(
@@ -228,8 +289,37 @@ class BusinessCentral:
         try:
             await self._ask(call, lambda _: None)
         except Refused as refusal:
-            if not await self._posted_all_the_same(period, refusal):
+            if await self._posted_all_the_same(period, refusal):
+                return
+            if not isinstance(refusal, Declined):
                 raise
+            culprits = await self._blamed_for_posting(period, journal, refusal.complaint)
+            raise self._http.declined(call, refusal.complaint, culprits=culprits) from refusal
+
+    async def withdraw(self, period: Period, sequences: Sequence[int], *, guard: Guard) -> None:
+        """Delete the staged lines of vouchers, each as it was when it was read (If-Match).
+
+        What happened is seen by reading again, so a reply that is lost does no harm, and to ask
+        twice is to ask once. Raises Unsent, Uncertain or Refused where lines are still there.
+        """
+        journal = await self._journal_if_any(period)
+        if journal is None:
+            return
+        hindrance: VendorError | None = None
+        for _ in range(_WITHDRAWALS):
+            tagged = self._lines_named(period, journal, sequences, _TAGS, _TaggedLine)
+            lines = [line async for line in tagged]
+            if not lines:
+                return
+            try:
+                for part in _hundreds(lines):
+                    await self._delete(period, journal, part, guard)
+            except (Uncertain, Refused) as error:
+                hindrance = error
+        raise hindrance or Refused(
+            f"lines of journal {_code(period)} were deleted, and are shown all the same. Look "
+            "there, delete the lines of what is set aside, then start the period again"
+        )
 
     async def _posted_all_the_same(self, period: Period, refusal: Refused) -> bool:
         try:
@@ -238,6 +328,56 @@ class BusinessCentral:
             raise Uncertain(
                 f"{refusal}. Whether it was posted before that is not known: {unread}"
             ) from refusal
+
+    async def _overcome(
+        self,
+        hindrance: _Taken | Declined,
+        period: Period,
+        journal: UUID | None,
+        lines: Sequence[Json],
+        guard: Guard,
+    ) -> bool:
+        """Do what is to be done before lines are staged again; False where it would not help."""
+        if isinstance(hindrance, _Taken):
+            return journal is not None and await self._clear(period, journal, lines, guard)
+        accounts = {_account(line) for line in lines if _DIMENSIONS in line}
+        if not _clashes(hindrance.complaint) or accounts <= self._defaulting:
+            return False
+        self._defaulting |= accounts
+        return True
+
+    async def _stage(
+        self, period: Period, journal: UUID | None, lines: Sequence[Json], guard: Guard
+    ) -> UUID:
+        """Bring lines into the journal, in as many calls as it takes, all or none.
+
+        A line whose account has default dimensions cannot bring the same ones: they are changed
+        when it is there. Until then it is bare, of an amount that balances with nothing, and the
+        rest of its voucher waits. So a voucher that is interrupted there is seen to be incomplete,
+        by us and by Business Central, which would not post it.
+        """
+        bare = [
+            line for line in lines if _DIMENSIONS in line and _account(line) in self._defaulting
+        ]
+        begun = _sequences(bare)
+        waiting = [line for line in lines if _sequence(line) in begun and line not in bare]
+        first = [_stripped(line) if line in bare else line for line in lines if line not in waiting]
+        came = False
+        try:
+            if journal is None:
+                journal = await self._insert(period, first, guard)
+                came = True
+            else:
+                for part in _parts(first):
+                    await self._append(period, journal, part, guard)
+                    came = True
+            if bare:
+                await self._complete(period, journal, bare, waiting, guard)
+        except (Unsent, Refused) as error:
+            if came:
+                await self._take_back(period, lines, error, guard)
+            raise
+        return journal
 
     async def _insert(self, period: Period, lines: Sequence[Json], guard: Guard) -> UUID:
         """Create the journal with its first lines: a deep insert, one operation however many."""
@@ -252,42 +392,116 @@ class BusinessCentral:
             ),
             guard=guard,
         )
-        journal = await self._ask(call, _reader(_Journal))
+        journal = await self._ask(call, _reader(_Journal), lines=lines)
         self._journals[code] = journal.id
         return journal.id
 
     async def _append(
         self, period: Period, journal: UUID, lines: Sequence[Json], guard: Guard
     ) -> None:
-        began = False
-        for part in _parts(lines):
-            try:
-                await self._append_part(period, journal, part, guard)
-            except (Unsent, Refused) as error:
-                if not began:
-                    raise
-                raise Uncertain(
-                    f"lines before these are in the journal already; {error}"
-                ) from error
-            began = True
-
-    async def _append_part(
-        self, period: Period, journal: UUID, lines: Sequence[Json], guard: Guard
-    ) -> None:
         """Add lines to a journal that exists, all or none: a $batch in one snapshot."""
-        url = f"{self._company}/journals({journal})/journalLines"
+        what = f"add {_named(lines)} to journal {_code(period)}"
+        operations = [_insertion(self._lines_at(journal), line) for line in lines]
+        await self._batch(what, operations, guard, lines=lines)
+
+    async def _complete(
+        self,
+        period: Period,
+        journal: UUID,
+        bare: Sequence[Json],
+        waiting: Sequence[Json],
+        guard: Guard,
+    ) -> None:
+        """Give bare lines their dimensions, then their amounts, and bring the lines that wait."""
+        wanted = {line["lineNumber"]: line for line in bare}
+        dimensions: list[Json] = []
+        amounts: list[Json] = []
+        options = {"$select": "id,documentNumber,lineNumber", "$expand": _DIMENSIONS}
+        sequences = sorted(_sequences(bare))
+        async for there in self._lines_named(period, journal, sequences, options, _BareLine):
+            line = wanted.get(there.line_number)
+            if line is not None:
+                url = f"{self._lines_at(journal)}({there.id})"
+                dimensions += _changes(url, line, there)
+                amounts.append(_change(f"{line['lineNumber']}", url, {"amount": line["amount"]}))
+                if not any(
+                    each.code in _dimension_codes(line) for each in there.dimension_set_lines
+                ):
+                    self._defaulting.discard(_account(line))
+        added = [_insertion(self._lines_at(journal), line) for line in waiting]
+        for operations in _hundreds([*dimensions, *amounts, *added]):
+            what = f"complete {_named(bare)} in journal {_code(period)}"
+            await self._batch(what, operations, guard, lines=[*bare, *waiting])
+
+    async def _clear(
+        self, period: Period, journal: UUID, lines: Sequence[Json], guard: Guard
+    ) -> bool:
+        """Take back what an interrupted call left of vouchers, and say whether there was any.
+
+        They are those that do not balance. Raises Refused where they are not as we left them.
+        """
+        ours = {line["lineNumber"]: line["amount"] for line in lines}
+        staged: defaultdict[int, list[_StagedLine]] = defaultdict(list)
+        options = {"$select": "documentNumber,lineNumber,amount"}
+        sequences = sorted(_sequences(lines))
+        async for line in self._lines_named(period, journal, sequences, options, _StagedLine):
+            staged[line.line_number // (_LINES_PER_VOUCHER + 1)].append(line)
+        partial = [s for s, them in staged.items() if sum(line.amount for line in them)]
+        known = all(
+            line.amount in (ours.get(line.line_number), _BARE_AMOUNT)
+            for sequence in partial
+            for line in staged[sequence]
+        )
+        if not staged or not known:
+            raise Refused(
+                f"journal {_code(period)} holds lines under the numbers of {_named(lines)} that "
+                "kvitt did not write, or cannot see. Look there, delete them, then start the "
+                "period again"
+            )
+        await self.withdraw(period, partial, guard=guard)
+        return bool(partial)
+
+    async def _take_back(
+        self, period: Period, lines: Sequence[Json], error: VendorError, guard: Guard
+    ) -> None:
+        """Undo the earlier calls of several, the last of which failed. Raises Uncertain."""
+        try:
+            await self.withdraw(period, sorted(_sequences(lines)), guard=guard)
+        except VendorError as hindrance:
+            raise Uncertain(
+                f"{error}. Lines before these are in the journal already, and could not be taken "
+                f"back: {hindrance}"
+            ) from error
+
+    async def _delete(
+        self, period: Period, journal: UUID, lines: Sequence[_TaggedLine], guard: Guard
+    ) -> None:
+        what = f"delete {len(lines)} lines of journal {_code(period)}"
+        url = self._lines_at(journal)
+        await self._batch(what, [_deletion(f"{url}({each.id})", each) for each in lines], guard)
+
+    def _lines_at(self, journal: UUID) -> str:
+        """Return the address of a journal's lines, within a $batch."""
+        return f"{self._company}/journals({journal})/journalLines"
+
+    async def _batch(
+        self, what: str, operations: Sequence[Json], guard: Guard, *, lines: Sequence[Json] = ()
+    ) -> None:
+        """Run operations, all or none. `lines` are those that they bring, to be blamed."""
         call = Call(
-            what=f"add {_named(lines)} to journal {_code(period)}",
+            what=what,
             purpose=Purpose.EXPORT,
             method="POST",
             url=f"{self._root}/$batch",
             headers={"Isolation": "snapshot"},
-            content=exact_json.dumps({"requests": [_operation(url, line) for line in lines]}),
+            content=exact_json.dumps({"requests": operations}),
             guard=guard,
         )
-        await self._ask(call, lambda reply: self._check_batch(call, reply, len(lines)))
+        await self._ask(call, lambda reply: self._check_batch(call, reply, len(operations), lines))
 
-    def _check_batch(self, call: Call, reply: httpx.Response, sent: int) -> None:
+    def _check_batch(
+        self, call: Call, reply: httpx.Response, sent: int, lines: Sequence[Json]
+    ) -> None:
         """Raise unless each operation succeeded, by its own status, and none is left out.
 
         After a failure all of them are rolled back, though those before it still say 201.
@@ -295,7 +509,11 @@ class BusinessCentral:
         responses = _read(_Batch, reply).responses
         for response in responses:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - 2xx
-                raise self._verdict(call, _complaint(response.status, response.body))
+                # Each operation's id begins with the number of its line.
+                number = response.id.partition("-")[0]
+                blamed = [line for line in lines if str(line["lineNumber"]) == number]
+                complaint = _complaint(response.status, response.body)
+                raise self._verdict(call, complaint, blamed or lines)
         if len(responses) != sent:
             raise self._http.lost(call, f"{len(responses)} answers to {sent} operations")
 
@@ -308,23 +526,26 @@ class BusinessCentral:
         posted under other numbers, and nobody but a person can tell which.
         """
         journal = await self._journal_if_any(period)
+        tally = Tally(first, last)
         # Staged first: what is posted in between is seen twice, and stops for a person. The other
         # way round it would be seen nowhere, and sent again.
-        staged = [] if journal is None else await self._staged(period, journal, first, last)
-        found = count_lines([*staged, *await self._entries(period, first, last)])
-        if journal is not None and not found and not await self._holds_anything(period, journal):
+        if journal is not None:
+            await self._count_staged(period, journal, tally, first, last)
+        await self._count_entries(period, tally, first, last)
+        if journal is not None and not tally.lines and not await self._holds_anything(period):
             raise Refused(
                 f"journal {_code(period)} exists in Business Central, but neither it nor the "
                 "ledger holds a line of the period: it is a mere header, or it was posted under "
                 "other document numbers. Look there; if nothing of it was posted, delete the "
                 "journal, then start the period again"
             )
-        return found
+        return tally.found()
 
     async def totals(self, period: Period) -> Totals:
         """Read what the ledger holds. Staged lines do not count, and currencies are not shown."""
-        entries = await self._entries(period, 0, LAST_SEQUENCE)
-        return totals_of(count_lines(entries), original=None)
+        tally = Tally()
+        await self._count_entries(period, tally, 0, LAST_SEQUENCE)
+        return tally.totals().model_copy(update={"original": None})
 
     async def posted(self, period: Period) -> bool:
         """Whether the ledger has the period and the journal is empty.
@@ -332,15 +553,15 @@ class BusinessCentral:
         Raises Refused where both hold lines: posting again would book the one of them twice.
         """
         journal = await self._journal(period)
-        staged = await self._staged(period, journal, 0, LAST_SEQUENCE)
-        entries = await self._entries(period, 0, LAST_SEQUENCE)
-        if staged and entries:
+        staged = await self._holds_staged(period, journal)
+        entered = await self._holds_entries(period)
+        if staged and entered:
             raise Refused(
-                f"the ledger holds {len(entries)} entries of journal {_code(period)}, and "
-                f"{len(staged)} lines still wait in it: posting it now may book them twice. Look "
-                "there, delete what is posted already, then start the period again"
+                f"the ledger holds entries of journal {_code(period)}, and lines still wait in it: "
+                "posting it now may book them twice. Look there, delete what is posted already, "
+                "then start the period again"
             )
-        return bool(entries)
+        return entered
 
     async def probe(self) -> None:
         """Ask for one company's id.
@@ -356,9 +577,144 @@ class BusinessCentral:
         )
         await self._ask(call, _reader(_Page[_Journal]))
 
-    async def _holds_anything(self, period: Period, journal: UUID) -> bool:
-        staged = await self._staged(period, journal, 0, LAST_SEQUENCE)
-        return bool(staged or await self._entries(period, 0, LAST_SEQUENCE))
+    async def refused_lines(self, period: Period) -> Mapping[int, str]:
+        """Return nothing: what Business Central takes, it keeps until it is told to post."""
+        del period
+        return {}
+
+    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+        """Say what in the company's set-up would break posting or reading back, and the remedy.
+
+        What the API does not show is tried: a journal with one blank line, deleted afterwards, gets
+        the number series and the balancing account that a period's journal would get. A posting
+        number series it does not show, and the job queue only while something waits there.
+        """
+        found: list[str] = []
+        for look in (
+            partial(self._misfits_of_setup, book_currency, today),
+            self._misfits_of_queue,
+            self._misfits_of_journals,
+        ):
+            try:
+                found += await look()
+            except Refused as refusal:
+                found.append(f"A part of the set-up could not be looked at: {refusal}")
+        return found
+
+    async def _misfits_of_setup(self, book_currency: str, today: date) -> list[str]:
+        what, path = "show its general ledger setup", "generalLedgerSetup"
+        found: list[str] = []
+        options = {"$select": "localCurrencyCode,allowPostingFrom,allowPostingTo"}
+        async for setup in self._rows(what, path, options, _LedgerSetup, Purpose.PROBE):
+            if setup.local_currency_code not in ("", book_currency):
+                found.append(
+                    f"The local currency in Business Central is {setup.local_currency_code}, and "
+                    f"the integration's book currency {book_currency}: amounts would be taken for "
+                    f"{setup.local_currency_code}. Correct the one that is wrong"
+                )
+            first, last = setup.allow_posting_from, setup.allow_posting_to
+            if today < first or _NO_DATE < last < today:
+                found.append(
+                    f"Business Central posts from {_day(first)} to {_day(last)} only, and today is "
+                    f"{today}. Open the period: General Ledger Setup, Allow Posting From and To"
+                )
+        return found
+
+    async def _misfits_of_queue(self) -> list[str]:
+        options = {"$filter": f"objectIdToRun eq {_POSTING_JOB}", "$top": "1"}
+        what, path = "show its job queue", "jobQueueEntries"
+        if not await _any(self._rows(what, path, options, _Journal, Purpose.PROBE)):
+            return []
+        words = "Journals are posted by a job queue, so kvitt is told that they are before they are"
+        return [f"{words}. Turn it off: General Ledger Setup, Post with Job Queue"]
+
+    async def _misfits_of_journals(self) -> list[str]:
+        found: list[str] = []
+        journal = await self._try_a_journal()
+        try:
+            what, path = "show a trial journal", f"journals({journal})/journalLines"
+            options = {"$select": "documentNumber,balancingAccountNumber"}
+            async for line in self._rows(what, path, options, _TriedLine, Purpose.PROBE):
+                if line.document_number:
+                    found.append(
+                        "New journals have a number series, which gives or demands document "
+                        f"numbers of its own (the trial line got {line.document_number}), so kvitt "
+                        "would not find its vouchers. Clear No. Series and Posting No. Series on "
+                        "the template General"
+                    )
+                if line.balancing_account_number:
+                    found.append(
+                        "New journals have the balancing account "
+                        f"{line.balancing_account_number}, so each line would balance by itself "
+                        "and then once more. Clear Bal. Account No. on the template General"
+                    )
+        finally:
+            await self._write_for_trial(
+                "delete the trial journal", "DELETE", f"journals({journal})"
+            )
+        return found
+
+    async def _try_a_journal(self) -> UUID:
+        """Return a journal with one blank line; one that is left from before is as good."""
+        options = {"$filter": f"code eq '{_TRIAL}'", "$select": "id,code"}
+        what = "look for a trial journal"
+        async for left in self._rows(what, "journals", options, _Journal, Purpose.PROBE):
+            return left.id
+        line = {"lineNumber": 1, "accountType": "G/L Account", "description": "kvitt"}
+        name = "kvitt: a trial, may be deleted"
+        body = {"code": _TRIAL, "displayName": name, "journalLines": [line]}
+        reply = await self._write_for_trial("create a trial journal", "POST", "journals", body)
+        return _read(_Journal, reply).id
+
+    async def _write_for_trial(
+        self, what: str, method: str, path: str, body: Json | None = None
+    ) -> httpx.Response:
+        call = Call(
+            what=what,
+            purpose=Purpose.PROBE,
+            method=method,
+            url=f"{self._root}/{self._company}/{path}",
+            headers={"If-Match": "*"} if method == "DELETE" else {},
+            content=None if body is None else exact_json.dumps(body),
+            guard=_always,
+        )
+        return await self._ask(call, lambda reply: reply)
+
+    async def _blamed_for_posting(
+        self, period: Period, journal: UUID, complaint: Complaint
+    ) -> set[int]:
+        """Return the staged vouchers that a refusal to post is about, as far as it says so.
+
+        By the number of a line or of a document, else by the account, which is all that a blocked
+        one names. A setting of the whole company is nobody's fault.
+        """
+        if not _of_content(complaint):
+            return set()
+        named = _sequences_named(period, complaint.message)
+        if named:
+            return {s for s in named if await self._holds_staged(period, journal, s, s)}
+        blamed: set[int] = set()
+        for account in _accounts_named(complaint.message):
+            options = _between(period, 0, LAST_SEQUENCE, select="documentNumber")
+            options["$filter"] += f" and accountNumber eq '{account}'"
+            async for row in self._lines_of(period, journal, options, _NamedLine):
+                if (sequence := sequence_in(period, row.document_number)) is not None:
+                    blamed.add(sequence)
+        return blamed
+
+    async def _holds_anything(self, period: Period) -> bool:
+        journal = await self._journal(period)
+        return await self._holds_staged(period, journal) or await self._holds_entries(period)
+
+    async def _holds_staged(
+        self, period: Period, journal: UUID, first: int = 0, last: int = LAST_SEQUENCE
+    ) -> bool:
+        options = {**_between(period, first, last, select="documentNumber"), "$top": "1"}
+        return await _any(self._lines_of(period, journal, options, _NamedLine))
+
+    async def _holds_entries(self, period: Period) -> bool:
+        options = {**_between(period, 0, LAST_SEQUENCE, select="documentNumber"), "$top": "1"}
+        return await _any(self._entries_of(period, options, _NamedLine))
 
     async def _journal(self, period: Period) -> UUID:
         journal = await self._journal_if_any(period)
@@ -379,36 +735,76 @@ class BusinessCentral:
                 self._journals[code] = journal.id
         return self._journals.get(code)
 
-    async def _staged(
-        self, period: Period, journal: UUID, first: int, last: int
-    ) -> list[tuple[int, Decimal]]:
-        what, path = f"show journal {_code(period)}", f"journals({journal})/journalLines"
-        options = _between(period, first, last, select="documentNumber,amount")
-        return [
-            (sequence, row.amount)
-            async for row in self._rows(what, path, options, _StagedLine)
-            if (sequence := sequence_in(period, row.document_number)) is not None
-        ]
+    async def _count_staged(
+        self, period: Period, journal: UUID, tally: Tally, first: int, last: int
+    ) -> None:
+        """Count the staged lines of vouchers that are whole: that balance.
 
-    async def _entries(self, period: Period, first: int, last: int) -> list[tuple[int, Decimal]]:
-        what, path = f"show the ledger entries of {period.reference}", "generalLedgerEntries"
+        The others were left by a call that was interrupted, and are taken back before it is made
+        again.
+        """
+        amounts: defaultdict[int, list[Decimal]] = defaultdict(list)
+        options = _between(period, first, last, select="documentNumber,lineNumber,amount")
+        async for row in self._lines_of(period, journal, options, _StagedLine):
+            if (sequence := sequence_in(period, row.document_number)) is not None:
+                amounts[sequence].append(row.amount)
+        for sequence, signed in amounts.items():
+            if not sum(signed):
+                for amount in signed:
+                    tally.add(sequence, amount)
+
+    async def _count_entries(self, period: Period, tally: Tally, first: int, last: int) -> None:
         options = _between(period, first, last, select="documentNumber,debitAmount")
-        return [
-            (sequence, row.amount)
-            async for row in self._rows(what, path, options, _LedgerEntry)
-            if (sequence := sequence_in(period, row.document_number)) is not None
-        ]
+        async for row in self._entries_of(period, options, _LedgerEntry):
+            # Somebody else's number may sort among ours.
+            if (sequence := sequence_in(period, row.document_number)) is not None:
+                tally.add(sequence, row.debit_amount)
+
+    async def _lines_named(
+        self,
+        period: Period,
+        journal: UUID,
+        sequences: Sequence[int],
+        options: Mapping[str, str],
+        row: type[R],
+    ) -> AsyncIterator[R]:
+        """Read the staged lines of some vouchers, as many at a time as an address has room for."""
+        for start in range(0, len(sequences), _NAMES_IN_A_FILTER):
+            names = [
+                f"documentNumber eq '{reference_to(period, sequence)}'"
+                for sequence in sequences[start : start + _NAMES_IN_A_FILTER]
+            ]
+            chosen = {"$filter": " or ".join(names), **options}
+            async for line in self._lines_of(period, journal, chosen, row):
+                yield line
+
+    def _lines_of(
+        self, period: Period, journal: UUID, options: Mapping[str, str], row: type[R]
+    ) -> AsyncIterator[R]:
+        what, path = f"show journal {_code(period)}", f"journals({journal})/journalLines"
+        return self._rows(what, path, options, row)
+
+    def _entries_of(
+        self, period: Period, options: Mapping[str, str], row: type[R]
+    ) -> AsyncIterator[R]:
+        what = f"show the ledger entries of {period.reference}"
+        return self._rows(what, "generalLedgerEntries", options, row)
 
     async def _rows(
-        self, what: str, path: str, options: Mapping[str, str], row: type[R]
+        self,
+        what: str,
+        path: str,
+        options: Mapping[str, str],
+        row: type[R],
+        purpose: Purpose = Purpose.READ_BACK,
     ) -> AsyncIterator[R]:
-        """Read all rows of an entity, page by page."""
+        """Read all rows of an entity, one page at a time."""
         url = (
             f"{self._root}/{self._company}/{path}?{urlencode(options, safe='$,', quote_via=quote)}"
         )
         read = _reader(_Page[row])
         while url:
-            call = Call(what=what, purpose=Purpose.READ_BACK, method="GET", url=url)
+            call = Call(what=what, purpose=purpose, method="GET", url=url)
             page = await self._ask(call, read)
             for each in page.value:
                 yield each
@@ -422,15 +818,22 @@ class BusinessCentral:
 
     # -- asking ------------------------------------------------------------------------------------
 
-    async def _ask(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
-        """Make a call with a token, and once more with a fresh one if it is no longer valid."""
+    async def _ask(
+        self, call: Call, read: Callable[[httpx.Response], T], *, lines: Sequence[Json] = ()
+    ) -> T:
+        """Make a call with a token, and once more with a fresh one if it is no longer valid.
+
+        `lines` are those that the call brings; a refusal of what they hold names their vouchers.
+        """
         try:
-            return await self._ask_once(call, read)
+            return await self._ask_once(call, read, lines)
         except Unauthorised:
             self._token = None
-            return await self._ask_once(call, read)
+            return await self._ask_once(call, read, lines)
 
-    async def _ask_once(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
+    async def _ask_once(
+        self, call: Call, read: Callable[[httpx.Response], T], lines: Sequence[Json]
+    ) -> T:
         headers = {
             "Authorization": f"Bearer {await self._access_token()}",
             "Content-Type": "application/json",
@@ -440,15 +843,20 @@ class BusinessCentral:
         def judge(reply: httpx.Response) -> T:
             if reply.is_success:
                 return read(reply)
-            raise self._verdict(call, _complaint_of(reply))
+            raise self._verdict(call, _complaint_of(reply), lines)
 
         return await self._http.ask(replace(call, headers=headers), judge)
 
-    def _verdict(self, call: Call, complaint: Complaint) -> VendorError:
+    def _verdict(self, call: Call, complaint: Complaint, lines: Sequence[Json]) -> VendorError:
         """Return what a complaint means. A key that exists already says: this was here before."""
         if complaint.code == _SAME_KEY:
-            return self._http.lost(call, f"{self._http.quote(complaint)}. Some of it is there")
-        return self._http.verdict(call, complaint)
+            why = f"{self._http.quote(complaint)}. Some of it is there"
+            return _Taken(str(self._http.lost(call, why)))
+        error = self._http.verdict(call, complaint)
+        if not (isinstance(error, Declined) and lines and _of_content(complaint)):
+            return error
+        culprits = _sequences(_blamed(lines, complaint.message))
+        return self._http.declined(call, complaint, culprits=culprits, of_content=True)
 
     async def _access_token(self) -> str:
         if self._token is None or self._clock() >= self._token.until:
@@ -490,14 +898,10 @@ def _code(period: Period) -> str:
 
 
 def rows(period: Period, voucher: Voucher) -> list[Json]:
-    """Return a voucher as journal lines. Raises Refused for one that has too many."""
+    """Return a voucher as journal lines. Raises Refused for one that cannot be written down."""
+    if why := objection(period, voucher):
+        raise Refused(f"voucher {voucher.number} (record {voucher.record_id}) {why}")
     document = reference_to(period, voucher.sequence)
-    if max(line.number for line in voucher.lines) > _LINES_PER_VOUCHER:
-        raise Refused(
-            f"voucher {voucher.number} (record {voucher.record_id}) has more than "
-            f"{_LINES_PER_VOUCHER:,} lines, for which there are no line numbers. Nothing of it was "
-            "sent: split the record"
-        )
     return [
         {
             "lineNumber": line_number(voucher.sequence, line.number),
@@ -511,6 +915,34 @@ def rows(period: Period, voucher: Voucher) -> list[Json]:
         }
         for line in voucher.lines
     ]
+
+
+def objection(period: Period, voucher: Voucher) -> str | None:
+    """Say why Business Central would not take a voucher, in words that follow its name."""
+    del period
+    lines = max(line.number for line in voucher.lines)
+    if lines > _LINES_PER_VOUCHER:
+        return (
+            f"has {lines:,} lines, and Business Central has line numbers for "
+            f"{_LINES_PER_VOUCHER:,}: split the claim"
+        )
+    for line in voucher.lines:
+        for what, code in _codes(line):
+            if len(code) > _CODE:
+                return (
+                    f"has the {what} {code!r} of {len(code)} characters, and Business Central "
+                    f"takes {_CODE}: map it to the code that it has there"
+                )
+    return None
+
+
+def _codes(line: VoucherLine) -> Iterator[tuple[str, str]]:
+    """Yield the codes that a line is written with, each with a word for what it is."""
+    yield ("party", line.party) if line.party else ("account", line.account)
+    yield "tax code", line.tax or ""
+    for code, value in line.dimensions.items():
+        yield "dimension", code
+        yield f"{code} code", value
 
 
 def line_number(sequence: int, number: int) -> int:
@@ -530,7 +962,7 @@ def _words_of(line: VoucherLine) -> Json:
     if line.tax:
         words["taxCode"] = line.tax
     if line.dimensions:
-        words["dimensionSetLines"] = [
+        words[_DIMENSIONS] = [
             {"code": code, "valueCode": value} for code, value in line.dimensions.items()
         ]
     return words
@@ -560,7 +992,13 @@ def _parts(lines: Sequence[Json]) -> Iterator[list[Json]]:
         yield part
 
 
-def _operation(url: str, line: Json) -> Json:
+def _hundreds(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut operations, or what they are made for, into batches."""
+    for start in range(0, len(things), _BATCH_LIMIT):
+        yield things[start : start + _BATCH_LIMIT]
+
+
+def _insertion(url: str, line: Json) -> Json:
     return {
         "id": str(line["lineNumber"]),
         "method": "POST",
@@ -568,6 +1006,43 @@ def _operation(url: str, line: Json) -> Json:
         "headers": {"Content-Type": "application/json"},
         "body": line,
     }
+
+
+def _change(number: str, url: str, body: Json) -> Json:
+    """Change what we have brought just now, and nobody else knows: its version does not matter."""
+    headers = {"Content-Type": "application/json", "If-Match": "*"}
+    return {"id": number, "method": "PATCH", "url": url, "headers": headers, "body": body}
+
+
+def _changes(url: str, line: Json, there: _BareLine) -> Iterator[Json]:
+    """Yield what gives a line its dimensions, in place of those that its account gave it."""
+    given = {each.code: each for each in there.dimension_set_lines}
+    for place, wanted in enumerate(line[_DIMENSIONS]):
+        operation, default = f"{line['lineNumber']}-{place}", given.get(wanted["code"].upper())
+        if default is None:
+            yield {**_insertion(f"{url}/{_DIMENSIONS}", line), "id": operation, "body": wanted}
+        elif default.value_code != wanted["valueCode"].upper():
+            body = {"valueCode": wanted["valueCode"]}
+            yield _change(operation, f"{url}/{_DIMENSIONS}({default.id})", body)
+
+
+def _stripped(line: Json) -> Json:
+    """Return a line without its dimensions, of an amount that keeps its voucher incomplete."""
+    return {name: each for name, each in line.items() if name != _DIMENSIONS} | {
+        "amount": _BARE_AMOUNT
+    }
+
+
+def _account(line: Json) -> str:
+    return f"{line['accountType']} {line['accountNumber']}"
+
+
+def _dimension_codes(line: Json) -> set[str]:
+    return {each["code"].upper() for each in line[_DIMENSIONS]}
+
+
+def _deletion(url: str, line: _TaggedLine) -> Json:
+    return {"id": str(line.id), "method": "DELETE", "url": url, "headers": {"If-Match": line.etag}}
 
 
 def _named(lines: Sequence[Json]) -> str:
@@ -581,6 +1056,87 @@ def _between(period: Period, first: int, last: int, *, select: str) -> dict[str,
     low, high = reference_to(period, first), reference_to(period, last)
     condition = f"documentNumber ge '{low}' and documentNumber le '{high}'"
     return {"$filter": condition, "$select": select}
+
+
+def _always() -> None:
+    """Guard a write that belongs to no period."""
+
+
+def _day(day: date) -> str:
+    return "any day" if day == _NO_DATE else str(day)
+
+
+async def _any(rows: AsyncIterator[object]) -> bool:
+    async for _ in rows:
+        return True
+    return False
+
+
+# -- whose fault it is -----------------------------------------------------------------------------
+
+
+def _of_content(complaint: Complaint) -> bool:
+    """Whether it is about what lines hold: Business Central's own logic, but no set-up or right."""
+    words = complaint.message.lower()
+    return complaint.code.startswith(_CONTENT_CODES) and not any(w in words for w in _SET_UP_WORDS)
+
+
+def _clashes(complaint: Complaint) -> bool:
+    """Whether a line brings a dimension that its account has given it already [C, source]."""
+    return "dimension set line already exists" in complaint.message
+
+
+def _sequence(line: Json) -> int:
+    return line["lineNumber"] // (_LINES_PER_VOUCHER + 1)
+
+
+def _sequences(lines: Iterable[Json]) -> set[int]:
+    return {_sequence(line) for line in lines}
+
+
+def _blamed(lines: Sequence[Json], message: str) -> list[Json]:
+    """Return those of the lines that a message is about; none where it does not say."""
+    if len(_sequences(lines)) == 1:
+        return list(lines)
+    numbers = re.findall(r"Line No\.\s*=?\s*'?(\d+)", message)
+    named = [
+        line
+        for line in lines
+        if line["documentNumber"] in message or str(line["lineNumber"]) in numbers
+    ]
+    return named or [line for line in lines if _has_a_code_of(line, message)]
+
+
+def _has_a_code_of(line: Json, message: str) -> bool:
+    """Whether a message quotes a code of the line, as in `a value (9999)`, `No.=9999`."""
+    codes = [line["accountNumber"], line.get("taxCode", "")]
+    if "dimension" in message.lower():
+        codes = [each["valueCode"] for each in line.get(_DIMENSIONS, ())]
+    return any(
+        code and re.search(rf"[(=:]\s*'?{re.escape(code)}(?![\w-])", message, re.IGNORECASE)
+        for code in codes
+    )
+
+
+def _sequences_named(period: Period, message: str) -> set[int]:
+    """Return the vouchers whose document, or one of whose lines, a message names.
+
+    A line's number follows the journal's name, as in `Journal Batch Name='QJMH25R56K',Line
+    No.='2001'` and `Gen. Journal Line GENERAL, QJMH25R56K, 2001`, in whatever language.
+    """
+    documents = re.findall(rf"{period.reference}-(\d{{6}})(?!\d)", message, re.IGNORECASE)
+    lines = re.findall(rf"{_code(period)}\b\D{{0,40}}?(\d+)", message, re.IGNORECASE)
+    return {int(each) for each in documents} | {
+        int(each) // (_LINES_PER_VOUCHER + 1) for each in lines
+    }
+
+
+def _accounts_named(message: str) -> list[str]:
+    """Return what may be accounts in a message, like `G/L Account: No.=7140`, `Vendor ANS-101`."""
+    found = re.findall(
+        r"(?:(?<!Line )(?<!Document )No\.\s*=?|Account|Vendor)\s*'?([\w-]*\d[\w-]*)", message
+    )
+    return list(dict.fromkeys(each.upper() for each in found))[:_MOST_ACCOUNTS]
 
 
 # -- replies ---------------------------------------------------------------------------------------
@@ -607,7 +1163,8 @@ def _complaint(status: int, said: Any) -> Complaint:
     """Read an error: Business Central's is an object, Entra's a word with a description beside."""
     match said:
         case {"error": {"code": str(code), "message": str(message)}}:
-            return Complaint(status=status, code=code, message=message)
+            words = message.partition("CorrelationId")[0]
+            return Complaint(status=status, code=code, message=message, words=words)
         case {"error": str(code), **further}:
             return Complaint(
                 status=status, code=code, message=str(further.get("error_description", ""))

@@ -31,7 +31,7 @@ from pydantic import AfterValidator, SecretStr
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from kvitt.domain.integrations import Timeouts
     from kvitt.ports import Guard
@@ -65,6 +65,25 @@ Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 
 class Unauthorised(Refused):
     """The vendor does not know us, or no longer; nothing was executed."""
+
+
+class Declined(Refused):
+    """The vendor refused a call, and said why: `complaint` has it all, `words` is for a receipt."""
+
+    def __init__(
+        self,
+        message: str,
+        complaint: Complaint,
+        words: str,
+        *,
+        culprits: Collection[int] = (),
+        of_content: bool = False,
+    ) -> None:
+        super().__init__(
+            message, culprits=dict.fromkeys(sorted(culprits), words), of_content=of_content
+        )
+        self.complaint = complaint
+        self.words = words
 
 
 class Purpose(StrEnum):
@@ -106,11 +125,15 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Complaint:
-    """What a vendor says where it does not say yes."""
+    """What a vendor says where it does not say yes.
+
+    `words` is the message without what only the vendor's support can read, where there is that.
+    """
 
     status: int
     code: str = ""
     message: str = ""
+    words: str = ""
     retry_after: timedelta | None = None
 
 
@@ -169,7 +192,7 @@ class Http:
             case status if status == HTTPStatus.REQUEST_TIMEOUT or status >= _SERVER_ERRORS:
                 return self.lost(call, why, retry_after=complaint.retry_after)
             case _:
-                return self.refused(call, why)
+                return self.declined(call, complaint)
 
     def unsent(self, call: Call, why: str, *, retry_after: timedelta | None = None) -> Unsent:
         """Return the error for a call that was not executed, and may be sent again."""
@@ -191,6 +214,23 @@ class Http:
     def refused(self, call: Call, why: str) -> Refused:
         """Return the error for a call that cannot succeed as it is."""
         return Refused(self._words_of_refusal(call, why))
+
+    def declined(
+        self,
+        call: Call,
+        complaint: Complaint,
+        *,
+        culprits: Collection[int] = (),
+        of_content: bool = False,
+    ) -> Declined:
+        """Return the error for a call that the vendor refused; see `Refused` for the last two."""
+        return Declined(
+            self._words_of_refusal(call, self.quote(complaint)),
+            complaint,
+            self._clean(complaint.words or complaint.message) or self.quote(complaint),
+            culprits=culprits,
+            of_content=of_content,
+        )
 
     def quote(self, complaint: Complaint) -> str:
         """Return a complaint for a person: on one line, bounded, without secrets."""

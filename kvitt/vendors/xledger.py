@@ -13,9 +13,10 @@ The facts are collected and graded in docs/vendors/xledger.md.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
@@ -23,7 +24,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from kvitt.domain.errors import Refused, VendorError
+from kvitt.domain.errors import Refused, Unsent, VendorError
 from kvitt.domain.money import Amount, Totals
 from kvitt.domain.vouchers import debit
 from kvitt.ports import Habits
@@ -39,10 +40,10 @@ from kvitt.vendors.http import (
     Secret,
     retry_after,
 )
-from kvitt.vendors.references import count_lines, reference_to, sequence_in, totals_of
+from kvitt.vendors.references import LAST_SEQUENCE, Tally, reference_to, sequence_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -59,6 +60,7 @@ Json = dict[str, Any]
 
 _NODES = 500
 _PAGE = 500
+_READINGS = 5
 _TEXT = 60
 _SLOTS = ("glObject1", "glObject2", "glObject3", "glObject4", "glObject5", "project")
 _ITS_TIME = ZoneInfo("Europe/Oslo")
@@ -75,6 +77,17 @@ _LIMITS = {
 # Errors that say that nothing was executed and nothing ever will be.
 _PERMANENT_CODES = ("INVALID_VALUE", "ARGUMENTS_OF_CORRECT_TYPE", "BAD_REQUEST")
 _PERMANENT_WORDS = ("cannot query field", "syntax error", "token")
+# Words of errors that are about the schema or a right, not about what a node holds.
+_SET_UP_WORDS = ("not defined", "unknown field", "cannot query", "token", "permission", "access")
+# What a message may call the fields that hold a code, and say before the code itself.
+_BETWEEN = r"(?:[^\w.;]|with|the|code|number|no\b)*"
+_WORDS = {
+    "account": "account",
+    "subledger": "subledger",
+    "taxRule": "tax ?rule",
+    "project": "project",
+    **{f"glObject{slot}": f"(?:gl)?object(?: ?{slot})?" for slot in range(1, 6)},
+}
 
 _ADD = """
 mutation ($inputs: [AddGLImportItemsInput!]!) {
@@ -107,6 +120,12 @@ query ($first: Int, $after: String) {
 }
 """
 _ALIVE = "query { __typename }"
+# What kvitt reads back, by name, to be tried before anything is sent.
+_LOOKED_AT = {
+    "glImportItems": _STAGED % "2020-01-01T00:00:00",
+    "journalEntries": _POSTED % "2020-01-01T00:00:00",
+    "glImportItemErrors with extIdentifier": _PROBLEMS,
+}
 
 
 class XledgerSettings(BaseModel):
@@ -198,6 +217,7 @@ class _Further(_Reply):
 class _Error(_Reply):
     message: str = ""
     code: str | None = None
+    path: list[str | int] | None = None
     extensions: _Further | None = None
 
     @property
@@ -213,13 +233,26 @@ class _Answer(_Reply):
     errors: list[_Error] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Line:
-    """A line of ours in the books: `name` is its extIdentifier."""
+@dataclass(slots=True)
+class _Table:
+    """What of a period is staged, or posted. `originals`: the debit side per original currency.
 
-    sequence: int
-    name: str
-    row: _Row
+    It is None unless each line shows its own.
+    """
+
+    tally: Tally
+    originals: defaultdict[str, Decimal] | None = field(
+        default_factory=lambda: defaultdict[str, Decimal](Decimal)
+    )
+
+    def add(self, sequence: int, row: _Row) -> None:
+        """Count a line of ours."""
+        self.tally.add(sequence, row.amount or Decimal(0))
+        currency = row.currency and row.currency.code
+        if currency is None or row.invoice_amount is None:
+            self.originals = None
+        elif self.originals is not None:
+            self.originals[currency] += max(row.invoice_amount, Decimal(0))
 
 
 class Xledger:
@@ -268,21 +301,30 @@ class Xledger:
 
     # -- writing -----------------------------------------------------------------------------------
 
+    def objection(self, period: Period, voucher: Voucher) -> str | None:
+        """Say why Xledger would not take a voucher; None where it would."""
+        return objection(period, voucher)
+
     async def send(
-        self, period: Period, vouchers: Sequence[Voucher], *, guard: Guard
+        self, period: Period, vouchers: Sequence[Voucher], *, begins: bool, guard: Guard
     ) -> Mapping[str, Any]:
-        """Stage vouchers, all or none, in one mutation of at most 500 lines (else Refused)."""
+        """Stage vouchers, all or none, in one mutation of at most 500 lines."""
+        del begins  # rows lie beside each other, and belong to nothing that would come first
         inputs = [row for voucher in vouchers for row in rows(period, voucher)]
-        if len(inputs) > _NODES:
-            raise Refused(
-                f"vouchers {vouchers[0].number} to {vouchers[-1].number} have {len(inputs)} lines, "
-                f"and Xledger takes {_NODES} at once, vouchers whole. Nothing of them was sent: "
-                "split the record"
-            )
         what = f"stage {len(inputs)} lines, {inputs[0]['clientId']} to {inputs[-1]['clientId']}"
         call = self._call(what, Purpose.EXPORT, _ADD, {"inputs": inputs}, guard=guard)
-        added = await self._ask(call, lambda data: self._added(call, inputs, data))
+        added = await self._ask(
+            call, lambda data: self._added(call, inputs, data), inputs=inputs, period=period
+        )
         return {"first": added[0], "last": added[-1], "rows": len(added)}
+
+    async def withdraw(self, period: Period, sequences: Sequence[int], *, guard: Guard) -> None:
+        """Raise Refused: rows are posted by Xledger itself, and may be while they are deleted."""
+        del period, sequences, guard
+        raise Refused(
+            "Xledger posts imported rows by itself, so kvitt cannot take them back. Delete them "
+            "there, among the import items, or reverse what is posted"
+        )
 
     async def post(self, period: Period, *, guard: Guard) -> None:
         """Do nothing: a job of Xledger's posts, and cannot be told to."""
@@ -302,16 +344,52 @@ class Xledger:
 
         Raises Refused where some are not, and the posting job says that it refused them.
         """
-        lines = [line for line in await self._lines(period) if first <= line.sequence <= last]
-        found = _vouchers(lines)
+        staged, posted = await self._read(period, first, last)
+        found = (staged.tally + posted.tally).found()
         if any(sequence not in found for sequence in range(first, last + 1)):
-            await self._ask_for_problems(period)
+            await self._stop_for_refused(period, first, last, found)
         return found
 
     async def totals(self, period: Period) -> Totals:
         """Read what is staged or posted; original currencies where each line shows its own."""
-        lines = await self._lines(period)
-        return totals_of(_vouchers(lines), original=_originals(lines))
+        staged, posted = await self._read(period, 0, LAST_SEQUENCE)
+        originals = None
+        if staged.originals is not None and posted.originals is not None:
+            currencies = {**staged.originals, **posted.originals}
+            originals = {c: staged.originals[c] + posted.originals[c] for c in currencies}
+        both = (staged.tally + posted.tally).totals()
+        return both.model_copy(update={"original": originals, "staged": staged.tally.lines})
+
+    async def refused_lines(self, period: Period) -> Mapping[int, str]:
+        """Return the vouchers that the posting job has refused, with its words.
+
+        It refuses a voucher after it was imported: the lines stay among the import items until a
+        person mends them there. Raises Refused where the tenant's schema does not say whose lines
+        they are.
+        """
+        refused: dict[int, str] = {}
+        rows = self._rows("show refused lines", _PROBLEMS, _Read[_Problem])
+        async for problem in rows:
+            sequence = _sequence_in(period, problem.ext_identifier)
+            if sequence is not None:
+                refused.setdefault(sequence, problem.message or "no reason is given")
+        return refused
+
+    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+        """Say what in the tenant would break sending or reading back, and the remedy."""
+        del book_currency, today  # neither is shown by a query that is known
+        found: list[str] = []
+        for name, document in _LOOKED_AT.items():
+            call = self._call(f"show {name}", Purpose.PROBE, document, {"first": 1, "after": None})
+            try:
+                await self._ask(call, lambda _: None)
+            except Refused as refusal:
+                found.append(
+                    f"Xledger does not show {name} as kvitt needs it: {refusal}. Give the token "
+                    "the right to read it; if it says that a field is unknown, the tenant's schema "
+                    "differs from the one that kvitt was built for"
+                )
+        return found
 
     async def posted(self, period: Period) -> bool:
         """Answer True without asking: there is nothing that we would have to tell Xledger."""
@@ -322,56 +400,70 @@ class Xledger:
         """Ask for the name of the query type. It costs a request, as everything does."""
         await self._ask(self._call("say that it is there", Purpose.PROBE, _ALIVE), dict)
 
-    async def _lines(self, period: Period) -> list[_Line]:
-        """Read the lines of a period, staged and posted, each as often as the books hold it.
+    async def _read(self, period: Period, first: int, last: int) -> tuple[_Table, _Table]:
+        """Read both tables, staged and posted, so that no line is in both or in neither.
 
-        1. Staged ones first, posted ones then: what moves meanwhile is seen twice, not nowhere.
-        2. Where a name is seen in both, staged ones again: what is no longer there has moved and is
-           one line; what still is there is in the books beside the posted one.
+        1. Staged lines first, posted ones then: what moves meanwhile is seen twice, not nowhere.
+        2. Where a voucher is seen in both, staged lines again: if they have not changed, it is
+           indeed in both. Otherwise they are moving, and both are read anew.
         """
-        staged = await self._window(period, _STAGED)
-        posted = await self._window(period, _POSTED)
-        moved = {line.name for line in posted} & {line.name for line in staged}
-        if moved:
-            still = {line.row.db_id for line in await self._window(period, _STAGED)}
-            staged = [s for s in staged if s.name not in moved or s.row.db_id in still]
-        return staged + posted
+        staged = await self._table(period, _STAGED, first, last)
+        for _ in range(_READINGS):
+            posted = await self._table(period, _POSTED, first, last)
+            in_both = [sequence for sequence in staged.tally if sequence in posted.tally]
+            if not in_both:
+                return staged, posted
+            again = await self._table(period, _STAGED, first, last)
+            if all(staged.tally[sequence] == again.tally[sequence] for sequence in in_both):
+                return staged, posted
+            staged = again
+        raise Unsent(
+            f"Xledger's posting job moves lines of {period.reference} faster than they can be "
+            "read. The next run reads them again"
+        )
 
-    async def _window(self, period: Period, document: str) -> list[_Line]:
-        """Read what changed since the period was due, and keep what is the period's."""
+    async def _table(self, period: Period, document: str, first: int, last: int) -> _Table:
+        """Add up what changed since the period was due, as far as it is one of its vouchers."""
         since = (period.due_at - _MARGIN).astimezone(_ITS_TIME).strftime("%Y-%m-%dT%H:%M:%S")
-        rows = await self._rows(f"show lines since {since}", document % since, _Read[_Row])
-        named = ((_name_in(period, row.ext_identifier), row) for row in rows)
-        return [_Line(sequence=it[0], name=it[1], row=row) for it, row in named if it is not None]
+        table = _Table(Tally(first, last))
+        async for row in self._rows(f"show lines since {since}", document % since, _Read[_Row]):
+            sequence = _sequence_in(period, row.ext_identifier)
+            if sequence is not None and first <= sequence <= last:
+                table.add(sequence, row)
+        return table
 
-    async def _ask_for_problems(self, period: Period) -> None:
-        """Raise Refused if the posting job refused lines of the period."""
+    async def _stop_for_refused(
+        self, period: Period, first: int, last: int, found: Mapping[int, FoundVoucher]
+    ) -> None:
+        """Raise Refused if the posting job refused vouchers that are not there."""
         try:
-            problems = await self._rows("show refused lines", _PROBLEMS, _Read[_Problem])
+            refused = await self.refused_lines(period)
         except Refused:
             # That these rows show extIdentifier is not confirmed. If they do not, refused lines
             # look absent, are sent again, and are refused again: a nuisance, not a duplicate.
             return
-        ours = [p for p in problems if _name_in(period, p.ext_identifier) is not None]
-        if ours:
+        blamed = {s: why for s, why in refused.items() if first <= s <= last and s not in found}
+        if blamed:
+            sequence, why = next(iter(blamed.items()))
             raise Refused(
-                f"Xledger's posting job refused {len(ours)} lines of {period.reference}, the first "
-                f"({ours[0].ext_identifier}) for this: {(ours[0].message or '')[:300]}. Mend it "
-                "there, then start the period again"
+                f"Xledger's posting job refused {len(blamed)} vouchers of {period.reference}, the "
+                f"first ({reference_to(period, sequence)}) for this: {why[:300]}. Mend it there, "
+                "then start the period again",
+                culprits=blamed,
             )
 
-    async def _rows(self, what: str, document: str, model: type[_Read[N]]) -> list[N]:
-        """Read all rows that a query shows, page by page."""
-        rows: list[N] = []
+    async def _rows(self, what: str, document: str, model: type[_Read[N]]) -> AsyncIterator[N]:
+        """Read all rows that a query shows, one page at a time."""
         after: str | None = None
         while True:
             variables = {"first": _PAGE, "after": after}
             call = self._call(what, Purpose.READ_BACK, document, variables)
             page = (await self._ask(call, model.model_validate)).rows
             edges = page.edges or []
-            rows += [edge.node for edge in edges]
+            for edge in edges:
+                yield edge.node
             if not edges or not page.page_info.has_next_page:
-                return rows
+                return
             after = edges[-1].cursor
 
     # -- asking ------------------------------------------------------------------------------------
@@ -398,13 +490,23 @@ class Xledger:
             guard=guard,
         )
 
-    async def _ask(self, call: Call, read: Callable[[Json], T]) -> T:
-        """Make a call and return what `read` makes of its data."""
+    async def _ask(
+        self,
+        call: Call,
+        read: Callable[[Json], T],
+        *,
+        inputs: Sequence[Json] = (),
+        period: Period | None = None,
+    ) -> T:
+        """Make a call and return what `read` makes of its data.
+
+        `inputs` are those that the call brings; a refusal of what they hold names their vouchers.
+        """
 
         def judge(reply: httpx.Response) -> T:
             answer = _answer_of(reply)
             if answer.errors:
-                raise self._verdict(call, reply, answer)
+                raise self._verdict(call, reply, answer, inputs, period)
             if not reply.is_success:
                 raise self._http.verdict(call, _complaint(reply, reply.text))
             if answer.data is None:
@@ -413,21 +515,35 @@ class Xledger:
 
         return await self._http.ask(call, judge)
 
-    def _verdict(self, call: Call, reply: httpx.Response, answer: _Answer) -> VendorError:
+    def _verdict(
+        self,
+        call: Call,
+        reply: httpx.Response,
+        answer: _Answer,
+        inputs: Sequence[Json],
+        period: Period | None,
+    ) -> VendorError:
         """Return what errors mean: a limit, a refusal, or, for any other of a write, nobody knows.
 
         A limit is checked before anything is executed. Data beside an error says that some was.
         """
-        error = (answer.errors or [_Error()])[0]
-        complaint = _complaint(reply, error.message, error.name)
-        wait = self._wait(error)
+        errors = answer.errors or [_Error()]
+        complaint = _complaint(reply, errors[0].message, errors[0].name)
+        wait = self._wait(errors[0])
         if wait is not None:
             return self._http.unsent(call, self._http.quote(complaint), retry_after=wait)
         if not reply.is_success:
             return self._http.verdict(call, complaint)
-        if answer.data is None and _permanent(error):
-            return self._http.refused(call, self._http.quote(complaint))
-        return self._http.lost(call, self._http.quote(complaint))
+        if answer.data is not None or not _permanent(errors[0]):
+            return self._http.lost(call, self._http.quote(complaint))
+        culprits = {
+            sequence
+            for error in errors
+            for each in _blamed(inputs, error)
+            if period and (sequence := _sequence_in(period, each["clientId"])) is not None
+        }
+        of_content = bool(inputs) and _of_content(errors[0])
+        return self._http.declined(call, complaint, culprits=culprits, of_content=of_content)
 
     def _wait(self, error: _Error) -> timedelta | None:
         """Return how long a limit asks us to wait; None if the error is no limit."""
@@ -451,8 +567,33 @@ class Xledger:
 
 
 def rows(period: Period, voucher: Voucher) -> list[Json]:
-    """Return a voucher as inputs of the mutation. Raises Refused for a dimension without a slot."""
+    """Return a voucher as inputs of the mutation. Raises Refused for one that cannot be one."""
+    if why := objection(period, voucher):
+        raise Refused(f"voucher {voucher.number} (record {voucher.record_id}) {why}")
     return [_input(period, voucher, line) for line in voucher.lines]
+
+
+def objection(period: Period, voucher: Voucher) -> str | None:
+    """Say why Xledger would not take a voucher, in words that follow its name."""
+    del period
+    if len(voucher.lines) > _NODES:
+        return (
+            f"has {len(voucher.lines)} lines, and Xledger takes {_NODES} at once, vouchers whole: "
+            "split the claim"
+        )
+    for name in dict.fromkeys(name for line in voucher.lines for name in line.dimensions):
+        if name not in _SLOTS:
+            return (
+                f"has the dimension {name!r}, and Xledger knows {', '.join(_SLOTS)}: map it to one "
+                "of them in the integration's mapping"
+            )
+    booked, amount = voucher.totals.booked, debit(line.amount for line in voucher.lines)
+    if booked != amount and (not amount or Decimal(_rate(voucher) or 0) == 0):
+        return (
+            f"has {amount:f} {voucher.currency} booked as {booked:f}, from which no exchange rate "
+            "follows: correct the amounts of the claim"
+        )
+    return None
 
 
 def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
@@ -469,7 +610,7 @@ def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
         "invoiceAmount": format(line.amount, "f"),
         "currency": {"code": voucher.currency},
         "text": line.text[:_TEXT],
-        **_slots(voucher, line),
+        **{slot: {"code": value} for slot, value in line.dimensions.items()},
     }
     if voucher.source:
         node["transactionSource"] = {"code": voucher.source}
@@ -482,18 +623,6 @@ def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
     return {"clientId": name, "node": node}
 
 
-def _slots(voucher: Voucher, line: VoucherLine) -> Json:
-    """Return a line's dimensions. Raises Refused for one that names no slot of Xledger's."""
-    for slot in line.dimensions:
-        if slot not in _SLOTS:
-            raise Refused(
-                f"voucher {voucher.number} (record {voucher.record_id}) has the dimension "
-                f"{slot!r}, and Xledger knows {', '.join(_SLOTS)}. Nothing of it was sent: map the "
-                "dimension to one of them in the integration's mapping, then start the period again"
-            )
-    return {slot: {"code": value} for slot, value in line.dimensions.items()}
-
-
 def _rate(voucher: Voucher) -> str | None:
     """Return the book currency's price of the voucher's, or None where the amounts are the same.
 
@@ -503,29 +632,9 @@ def _rate(voucher: Voucher) -> str | None:
     return None if booked == amount else format(booked / amount, ".8f")
 
 
-# -- what is read back -----------------------------------------------------------------------------
-
-
-def _name_in(period: Period, name: str | None) -> tuple[int, str] | None:
-    """Return the sequence and the name of a line, if it is one of the period's."""
-    text = (name or "").strip().upper()
-    sequence = sequence_in(period, text.rpartition("-")[0])
-    return None if sequence is None else (sequence, text)
-
-
-def _vouchers(lines: Sequence[_Line]) -> dict[int, FoundVoucher]:
-    return count_lines((line.sequence, line.row.amount or Decimal(0)) for line in lines)
-
-
-def _originals(lines: Sequence[_Line]) -> dict[str, Decimal] | None:
-    """Sum the debit side per original currency; None unless each line shows its own."""
-    sums: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for line in lines:
-        currency = line.row.currency and line.row.currency.code
-        if currency is None or line.row.invoice_amount is None:
-            return None
-        sums[currency] += max(line.row.invoice_amount, Decimal(0))
-    return dict(sums)
+def _sequence_in(period: Period, name: str | None) -> int | None:
+    """Return which voucher of a period a line's name belongs to; None for everybody else's."""
+    return sequence_in(period, (name or "").strip().rpartition("-")[0])
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -549,3 +658,40 @@ def _complaint(reply: httpx.Response, message: str, code: str = "") -> Complaint
 def _permanent(error: _Error) -> bool:
     words = error.message.lower()
     return error.name.startswith(_PERMANENT_CODES) or any(w in words for w in _PERMANENT_WORDS)
+
+
+def _of_content(error: _Error) -> bool:
+    """Whether an error is about the values of nodes, and not about the schema, a right or a size.
+
+    INVALID_VALUE is; wrong arguments may as well be a field that the schema does not have.
+    """
+    words = error.message.lower()
+    return error.name.startswith("INVALID_VALUE") and not any(w in words for w in _SET_UP_WORDS)
+
+
+def _blamed(inputs: Sequence[Json], error: _Error) -> list[Json]:
+    """Return the inputs that an error is about, as far as it says so: by place, name or value."""
+    if any(words in error.message.lower() for words in _SET_UP_WORDS):
+        return []
+    if _of_content(error) and len({each["node"]["trRegNumber"] for each in inputs}) == 1:
+        return list(inputs)
+    places = [int(place) for place in re.findall(r"\binputs[.\[](\d+)", error.message)]
+    places += [place for place in error.path or [] if isinstance(place, int)][:1]
+    named = [inputs[place] for place in places if place < len(inputs)]
+    named += [each for each in inputs if each["clientId"].casefold() in error.message.casefold()]
+    if named or not _of_content(error):
+        return named
+    return [each for each in inputs if _has_a_code_of(each["node"], error.message)]
+
+
+def _has_a_code_of(node: Json, message: str) -> bool:
+    """Whether a message names a code of a node after the word for it: `Account 9999 is closed`."""
+    return any(
+        re.search(
+            rf"\b{word}\b{_BETWEEN}{re.escape(node[name]['code'])}(?![\w-])",
+            message,
+            re.IGNORECASE,
+        )
+        for name, word in _WORDS.items()
+        if name in node
+    )

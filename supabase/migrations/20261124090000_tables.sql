@@ -97,7 +97,7 @@ create table kvitt.periods (
   reason text,
   -- The batch: what it took, frozen once frozen_at is set.
   record_count bigint not null default 0,
-  line_count bigint not null default 0,
+  taken jsonb not null default '{"vouchers": 0, "lines": 0, "original": {}, "booked": "0", "checksum": 0}',
   frozen_at timestamptz,
   receipt jsonb,
   settled_at timestamptz,
@@ -112,6 +112,8 @@ create table kvitt.periods (
 );
 comment on table kvitt.periods is
   'The calendar: each scheduled period of each integration, a row before it is due.';
+comment on column kvitt.periods.taken is
+  'What the batch holds, counted while it is collected: see kvitt.totals.';
 comment on column kvitt.periods.key is 'integration@due time in UTC: the idempotency key.';
 
 -- claim_period: the oldest unfinished period that is due. Settled ones, nearly all, stay outside.
@@ -240,11 +242,36 @@ comment on column kvitt.cold_starts.boot_ms is 'Milliseconds, as the function it
 
 create index cold_starts_of_period on kvitt.cold_starts (integration_id, due_at);
 
+create table kvitt.set_aside (
+  integration_id text not null,
+  due_at timestamptz not null,
+  sequence bigint not null,
+  record_id text not null,
+  reason text not null check (reason <> ''),
+  set_aside_at timestamptz not null default now(),
+  totals jsonb not null,
+  chunk integer,
+  withdrawn_at timestamptz,
+  mended_as text,
+  primary key (integration_id, due_at, sequence),
+  foreign key (integration_id, due_at) references kvitt.periods (integration_id, due_at),
+  foreign key (integration_id, record_id) references kvitt.records (integration_id, id),
+  foreign key (integration_id, mended_as) references kvitt.records (integration_id, id),
+  foreign key (integration_id, due_at, chunk)
+    references kvitt.chunks (integration_id, due_at, number)
+);
+comment on table kvitt.set_aside is
+  'Vouchers that the accounting system does not take. The rest of their batch goes without them.';
+comment on column kvitt.set_aside.chunk is
+  'The call that had brought it already: it is to be taken back before the rest is posted.';
+comment on column kvitt.set_aside.mended_as is 'The record that goes in its place, if a person said so.';
+
 create table kvitt.decisions (
   id bigint generated always as identity primary key,
   integration_id text not null,
   due_at timestamptz not null,
-  decision text not null check (decision in ('skip')),
+  decision text not null check (decision in ('skip', 'mend', 'mend record')),
+  record_id text,
   who text not null check (who <> ''),
   reason text not null check (reason <> ''),
   decided_at timestamptz not null default now(),
@@ -338,6 +365,7 @@ alter table kvitt.record_lines enable row level security;
 alter table kvitt.attempts enable row level security;
 alter table kvitt.chunks enable row level security;
 alter table kvitt.cold_starts enable row level security;
+alter table kvitt.set_aside enable row level security;
 alter table kvitt.decisions enable row level security;
 alter table kvitt.task_results enable row level security;
 

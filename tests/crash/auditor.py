@@ -93,6 +93,17 @@ def audit(
     return findings
 
 
+def reordered(books: Mapping[str, Any], company: str) -> int:
+    """Count the lines of a company that stand behind one of a later period."""
+    latest, count = "", 0
+    for line in books["posted"]:
+        if line["company"] == company:
+            period, _ = _place(_name(line, books["vendor"]))
+            count += period < latest
+            latest = max(latest, period)
+    return count
+
+
 def _compare(expected: Voucher, seen: Voucher, findings: Findings) -> None:
     """Add what is wrong with one voucher."""
     missing, surplus = expected - seen, seen - expected

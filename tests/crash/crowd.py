@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 from tests.crash import exporter
 from tests.crash.faults import LATE
 from tests.crash.run import Child
-from tests.crash.stage import Stage, company_of, job_of
+from tests.crash.stage import job_of
 
 if TYPE_CHECKING:
-    from tests.crash.stage import Database, Ground
+    from collections.abc import Callable
+
+    from tests.crash.stage import Stage
 
 _MINUTE = timedelta(minutes=1)
-_INTEGRATIONS, _PERIODS, _WORKERS = 4, 10, 3
+_WORKERS = 3
 _STEP = 0.05
 # How often something happens in a step.
 _KILL, _ARRIVE, _FAULT = 0.12, 0.1, 0.05
@@ -35,16 +37,19 @@ _FAULTS = (
     {"fault": "late-commit", "commit_after": LATE},
     {"fault": "status", "status": 503},
 )
-_LONGEST_DRAIN = 120
+_LONGEST_DRAIN = 240
+_FIRST_COMPANY = 900_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What a lane is asked for."""
+    """What a lane is asked for: so many integrations, with so many periods that are due each."""
 
     seconds: float
     seed: int
     lane: int
+    integrations: int
+    periods: int
 
 
 @dataclass(kw_only=True)
@@ -104,9 +109,9 @@ class Crowd:
         self.workers = [(stage, child) for stage, child in self.workers if not child.gone()]
 
 
-def play(ground: Ground, database: Database, order: Order) -> dict[str, Any]:
+def play(stage_of: Callable[[str, int], Stage], order: Order) -> dict[str, Any]:
     """Play a part of the crowd: turmoil, then calm until all is settled, then the audit."""
-    crowd = _gather(ground, database, order)
+    crowd = _gather(stage_of, order)
     until = time.monotonic() + order.seconds
     while time.monotonic() < until:
         crowd.step(calm=False)
@@ -120,15 +125,10 @@ def play(ground: Ground, database: Database, order: Order) -> dict[str, Any]:
     return _judge(crowd)
 
 
-def _gather(ground: Ground, database: Database, order: Order) -> Crowd:
+def _gather(stage_of: Callable[[str, int], Stage], order: Order) -> Crowd:
     stages = [
-        Stage(
-            id=f"crowd-{order.lane}-{number}",
-            ground=ground,
-            database=database,
-            company=company_of(ground.vendor, 900_000 + order.lane * 100 + number),
-        )
-        for number in range(_INTEGRATIONS)
+        stage_of(f"crowd-{order.lane}-{number}", _FIRST_COMPANY + order.lane * 100 + number)
+        for number in range(order.integrations)
     ]
     dice = random.Random(f"{order.seed} {order.lane}")  # noqa: S311 - not a secret
     crowd = Crowd(stages=stages, dice=dice)
@@ -136,10 +136,10 @@ def _gather(ground: Ground, database: Database, order: Order) -> Crowd:
     for stage in stages:
         stage.open_books()
         stage.save_integration(chunk_lines=dice.randint(7, 20))
-        due = [now - back * _MINUTE for back in range(_PERIODS, 0, -1)]
+        due = [now - back * _MINUTE for back in range(order.periods, 0, -1)]
         stage.plan(due[0] - _MINUTE, due)
         stage.batches = {moment: [] for moment in due}
-        crowd.approve(stage, 2 * _PERIODS)
+        crowd.approve(stage, 2 * order.periods)
     return crowd
 
 

@@ -40,6 +40,11 @@ class Point:
     def vendor(self) -> bool:
         return self.party.startswith("vendor")
 
+    @property
+    def renewal(self) -> bool:
+        """Whether it comes beside what the run does one after another."""
+        return self.name == "ledger.renew_lease"
+
     def __str__(self) -> str:
         return f"{self.side} {self.name} #{self.nth}"
 
@@ -77,12 +82,18 @@ class Scene(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """`strikes` tells at which points it makes sense; `shared` ones are felt by all trials."""
+    """`strikes` tells at which points it makes sense; `shared` ones are felt by all trials.
+
+    One that `pauses` the run has to come before the check of its lease. Deployments are made only
+    for those that need one: Prefect's server takes long to list many.
+    """
 
     name: str
     act: Callable[[Scene, Point], Order]
     strikes: Callable[[Point], bool]
     shared: bool = False
+    pauses: bool = False
+    needs_deployment: bool = False
 
 
 def _anywhere(point: Point) -> bool:
@@ -227,6 +238,7 @@ _own = [
             name=name,
             act=lambda s, _, long=long: s.pause(long=long),
             strikes=_where_the_lease_is_checked_after,
+            pauses=True,
         )
         for name, long in (
             ("paused longer than its lease", False),
@@ -235,7 +247,12 @@ _own = [
     ),
     Fault(name="two workers", act=lambda s, _: s.rivals(1), strikes=_anywhere),
     Fault(name="several triggers at once", act=lambda s, _: s.rivals(3), strikes=_before),
-    Fault(name="deployed in the middle", act=lambda s, _: s.deploy(), strikes=_at_prefect),
+    Fault(
+        name="deployed in the middle",
+        act=lambda s, _: s.deploy(),
+        strikes=_at_prefect,
+        needs_deployment=True,
+    ),
 ]
 _shared = [
     *(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import certifi
 import httpx
@@ -22,10 +25,11 @@ from sandbox.prefect_server import PrefectServer
 from sandbox.processes import CHECKOUT, Home
 from sandbox.supabase import Supabase
 from sandbox.vendors import setup
+from tests.crash.points import SocketWire
 from tests.crash.stage import Ground
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from sandbox.processes import Process
 
@@ -53,45 +57,31 @@ class Times:
 
 @dataclass(kw_only=True)
 class Lane:
-    """A lane's process, as its parent sees it."""
+    """A lane, as its parent sees it."""
 
     vendor: str
-    process: subprocess.Popen[str]
+    wire: SocketWire
     parts: Parts
 
     def play(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Let it do something, a trial mostly; serves its wishes for outages meanwhile."""
-        self._say(wanted)
-        while line := _of(self.process.stdout).readline():
-            said = json.loads(line)
-            if "outage" not in said:
-                return said
-            self.parts.take_away(said["outage"], ready=lambda: self._say({"down": True}))
-        return {"number": wanted.get("number"), "end": "broken", "reasons": ["its lane died"]}
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.wire.tell(wanted)
+            while (said := self.wire.hear()) is not None:
+                if "outage" not in said:
+                    return said
+                self.parts.take_away(said["outage"], ready=lambda: self.wire.tell({"down": True}))
+        return {
+            "number": wanted.get("number"),
+            "end": "broken",
+            "reasons": [f"its lane died: {self.parts.last_words()}"],
+        }
 
     def lay_foundations(self) -> None:
         """Let it save the blocks that all flows stand on."""
         said = self.play({"foundations": True})
-        if said.get("laid") != "laid":
+        if said.get("end") != "laid":
             raise RuntimeError(f"the Prefect blocks could not be saved: {said}")
-
-    def close(self) -> None:
-        """End it: it leaves when its input ends."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended already
-            _of(self.process.stdin).close()
-        self.process.wait()
-        _of(self.process.stdout).close()
-
-    def _say(self, message: Mapping[str, Any]) -> None:
-        stdin = _of(self.process.stdin)
-        stdin.write(json.dumps(message) + "\n")
-        stdin.flush()
-
-
-def _of(pipe: IO[str] | None) -> IO[str]:
-    if pipe is None:
-        raise AssertionError("a lane has pipes")
-    return pipe
 
 
 @dataclass(kw_only=True)
@@ -103,35 +93,76 @@ class Parts:
     prefect: PrefectServer | None
     times: Times
     _turn: threading.Lock = field(default_factory=threading.Lock)
+    _desk: threading.Lock = field(default_factory=threading.Lock)
+    _wishes: dict[str, list[Callable[[], None]]] = field(default_factory=dict)
 
     def take_away(self, what: str, *, ready: Callable[[], None]) -> None:
-        """Take a part away, say so, and bring it back after a moment."""
-        down, up = self._ways()[what]
-        with self._turn:
-            down()
-            ready()
-            time.sleep(_DOWN)
-            up()
+        """Take a part away, say so, and bring it back after a moment.
 
-    def open_lane(self, number: int, vendor: str) -> Lane:
-        """Start a simulator, and a lane on it."""
-        simulator = self._simulator(f"{vendor}-{number}", vendor)
+        Whoever has waited for the same meanwhile is served by the same outage.
+        """
+        down, up = self._ways()[what]
+        with self._desk:
+            self._wishes.setdefault(what, []).append(ready)
+        with self._turn:
+            with self._desk:
+                served = self._wishes.pop(what, [])
+            if served:
+                down()
+                for tell in served:
+                    tell()
+                time.sleep(_DOWN)
+                up()
+
+    @contextmanager
+    def lanes(self, vendors: Sequence[str]) -> Generator[list[Lane]]:
+        """Open a lane for each vendor that is named, with a simulator of its own."""
+        with ThreadPoolExecutor(len(vendors)) as pool:
+            simulators = list(pool.map(self._simulator, count(), vendors))
+        pairs = [socket.socketpair() for _ in vendors]
+        orders = [
+            {"socket": theirs.fileno(), "ground": asdict(self.ground(vendor, simulator.url))}
+            for (_, theirs), vendor, simulator in zip(pairs, vendors, simulators, strict=True)
+        ]
+        nursery = self._nursery([theirs for _, theirs in pairs])
+        stdin = nursery.stdin
+        assert stdin is not None
+        stdin.write(json.dumps(orders).encode() + b"\n")
+        stdin.flush()
+        wires = [SocketWire(ours) for ours, _ in pairs]
+        try:
+            yield [
+                Lane(vendor=vendor, wire=wire, parts=self)
+                for vendor, wire in zip(vendors, wires, strict=True)
+            ]
+        finally:
+            for wire in wires:
+                wire.close()
+            stdin.close()
+            nursery.wait()
+
+    def last_words(self) -> str:
+        """Return the end of what the lanes have logged."""
+        return (self.home.path / "lanes.log").read_text(errors="replace")[-2000:]
+
+    def _nursery(self, ends: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
+        """Start the process that all lanes are forks of, and give it their ends of the sockets."""
         env = {**os.environ, **(self.prefect.env if self.prefect else {})}
         env |= {"PREFECT_LOGGING_TO_API_ENABLED": "false", "SSL_CERT_FILE": self._certificate()}
-        with (self.home.path / f"lane-{number}.log").open("ab") as log:
-            process = subprocess.Popen(
+        with (self.home.path / "lanes.log").open("ab") as log:
+            nursery = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.lane"],
                 cwd=CHECKOUT,
                 env=env,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=log,
                 stderr=log,
+                pass_fds=[end.fileno() for end in ends],
                 start_new_session=True,
-                text=True,
             )
-        lane = Lane(vendor=vendor, process=process, parts=self)
-        _of(process.stdin).write(json.dumps(asdict(self.ground(vendor, simulator.url))) + "\n")
-        return lane
+        for end in ends:
+            end.close()
+        return nursery
 
     def ground(self, vendor: str, url: str) -> Ground:
         """Say where everything is."""
@@ -156,8 +187,8 @@ class Parts:
         file.write_text(bundle[: bundle.index(end)] + end)
         return str(file)
 
-    def _simulator(self, name: str, vendor: str) -> Process:
-        module = vendor.replace("-", "_")
+    def _simulator(self, number: int, vendor: str) -> Process:
+        name, module = f"{vendor}-{number}", vendor.replace("-", "_")
         books = self.home.path / f"{name}.db"
         command = [sys.executable, "-m", f"sandbox.vendors.{module}", "--books", str(books)]
         simulator = self.home.serve(name, command)
@@ -181,7 +212,7 @@ class Parts:
             "postgres": (supabase.postgres.kill, supabase.postgres.restart),
             "postgrest": (supabase.postgrest.process.kill, supabase.postgrest.process.restart),
             "gateway": (supabase.gateway.kill, supabase.gateway.restart),
-            "boot error": (lambda: limit(failing_boots=1), lambda: limit(failing_boots=0)),
+            "boot error": (lambda: limit(failing_boots=3), lambda: limit(failing_boots=0)),
             "memory limit": (lambda: limit(memory_mb=1), lambda: limit(memory_mb=256)),
             "cold start": (functions.end_workers, nothing),
         }

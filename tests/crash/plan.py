@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
 from tests.crash.faults import KNOWN, Point
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 # Shares of the trials, where they are not 1: kill -9 is the heart of the matter; what all trials
 # feel, or what starts Prefect's engine, takes much longer than the rest.
-_KILLS, _SHARED, _PREFECT = 5, 0.6, 0.06
+_KILLS, _SHARED, _PREFECT = 5, 0.3, 0.06
 _PREFECTS_OWN = 0.3
+# The ledger has most of the points.
+_LEDGER = 2
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +178,11 @@ def _record(
         )
         pairs.append((blank, [blank.as_trial(next(numbers)) for _ in range(2)]))
     played = {result["number"]: result for result in play([t for _, two in pairs for t in two])}
+    for blank, two in pairs:
+        for result in (played[trial["number"]] for trial in two):
+            if not result.get("points") or (result["end"] != "settled" and not blank.first):
+                said = f"{result['end']} {result['reasons']} {result.get('runs')}"
+                raise RuntimeError(f"{blank.scenario} could not be recorded: {said}")
     return [
         replace(blank, points=_common(*(played[t["number"]] for t in two), blank.first))
         for blank, two in pairs
@@ -221,29 +230,50 @@ def _number(seed: int, fault: Fault, recording: Recording, point: Point) -> int:
     return crc32(f"{seed} {recording.scenario} {fault.name} {point}".encode())
 
 
-def draw(cases: Sequence[Case], trials: int) -> list[Case]:
-    """Draw so many trials, or all: each fault, vendor and way in its share."""
-    strata: defaultdict[tuple[str, str, str], list[Case]] = defaultdict(list)
+def in_turn(cases: Iterable[Case]) -> list[Case]:
+    """Put trials into the order in which they are drawn, so that any first few are a fair choice.
+
+    Each fault comes in its share, once at least; of a fault, each way, vendor and party.
+    """
+
+    def by_party(some: Sequence[Case]) -> list[Case]:
+        parties = _grouped(some, lambda case: (case.recording.scenario.vendor, case.point.party))
+        return _mixed(parties, lambda key: _LEDGER if "ledger" in key else 1)
+
+    def by_way(some: Sequence[Case]) -> list[Case]:
+        ways = _grouped(some, lambda case: case.recording.scenario.way)
+        mixed = {way: by_party(own) for way, own in ways.items()}
+        return _mixed(mixed, lambda way: _PREFECT if way == "prefect" else 1)
+
+    faults = _grouped(cases, lambda case: case.fault.name)
+    mixed = {fault: by_way(own) for fault, own in faults.items()}
+    return _mixed(mixed, _share_of_fault, first_of_each=True)
+
+
+def _grouped(cases: Iterable[Case], key: Callable[[Case], Key]) -> dict[Key, list[Case]]:
+    groups: defaultdict[Key, list[Case]] = defaultdict(list)
     for case in cases:
-        scenario = case.recording.scenario
-        strata[case.fault.name, scenario.vendor, scenario.way].append(case)
-    streams = {key: iter(stratum) for key, stratum in strata.items()}
-    # The first round has one of each, however few trials there are.
-    credit = {key: max(0.0, 1 - _share(key)) for key in streams}
-    chosen: list[Case] = []
-    while len(chosen) < min(trials, len(cases)):
-        for key, stream in streams.items():
-            credit[key] += _share(key)
-            drawn = list(islice(stream, int(credit[key])))
-            credit[key] %= 1
-            chosen += drawn
-    # What all trials feel comes last, so that the others have their points where they were.
-    return sorted(chosen[:trials], key=lambda case: (case.fault.shared, case.number))
+        groups[key(case)].append(case)
+    return groups
 
 
-def _share(key: tuple[str, str, str]) -> float:
-    fault, _, way = key
+def _mixed(
+    groups: Mapping[Key, Sequence[Case]],
+    share: Callable[[Key], float],
+    *,
+    first_of_each: bool = False,
+) -> list[Case]:
+    """Mix groups, each in its share and in its own order."""
+    offset = 0 if first_of_each else 0.5
+    placed = [
+        ((n + offset) / share(key), case.number, case)
+        for key, group in groups.items()
+        for n, case in enumerate(group)
+    ]
+    return [case for *_, case in sorted(placed, key=lambda place: place[:2])]
+
+
+def _share_of_fault(fault: str) -> float:
     if fault in {"prefect away", "deployed in the middle"}:
         return _PREFECTS_OWN
-    share = _KILLS if fault == "kill -9" else _SHARED if KNOWN[fault].shared else 1
-    return share * (_PREFECT if way == "prefect" else 1)
+    return _KILLS if fault == "kill -9" else _SHARED if KNOWN[fault].shared else 1

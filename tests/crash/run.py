@@ -118,37 +118,50 @@ class Hands:
 
 @dataclass(kw_only=True)
 class Keeper:
-    """Watches the runs of one trial, counts their requests, and strikes where it is told to."""
+    """Watches the runs of one trial, counts their requests, and strikes where it is told to.
+
+    It does not pause a run that renews its lease while a write of its is under way: the write's
+    check of the lease is past (faults.PAST_THE_CHECK).
+    """
 
     strikes: Sequence[Strike]
     hands: Hands
     seen: list[Point] = field(default_factory=list[Point])
-    struck: int = 0
+    struck: list[Strike] = field(default_factory=list[Strike])
     ends: list[str] = field(default_factory=list[str])
     quiet_at: float = 0
     _counts: Counter[str] = field(default_factory=Counter[str])
     _child: Child | None = None
     _others: list[Child] = field(default_factory=list[Child])
     _doomed: int | None = None
+    _sending: bool = False
+
+    @property
+    def missed(self) -> list[Strike]:
+        """The strikes whose points did not come."""
+        return [strike for strike in self.strikes if strike not in self.struck]
 
     def watch(self, child: Child) -> None:
         """Let one run happen, to its end."""
-        self._child = child
+        self._child, self._sending = child, False
         while (heard := self._hear(child)) is not None:
             if "end" in heard:
                 self.ends.append(heard["end"])
                 break
             name, side = heard["name"], heard["at"]
             self._counts[name] += side == "before"
-            self._answer(child, self._order(Point(name=name, nth=self._counts[name], side=side)))
+            point = Point(name=name, nth=self._counts[name], side=side)
+            self._answer(child, self._order(point))
+            if not point.renewal:
+                self._sending = point.party == "vendor-write" and side == "before"
         self._end(child)
 
     def _order(self, point: Point) -> Order:
         self.seen.append(point)
         order = GO
         for strike in self.strikes:
-            if strike.point == point:
-                self.struck += 1
+            if strike.point == point and not (strike.fault.pauses and self._sending):
+                self.struck.append(strike)
                 order = strike.fault.act(self, point)
         return order
 

@@ -11,27 +11,25 @@ from tests.crash.command import Options, broken_promises, run
 from tests.crash.faults import FAULTS
 
 LATE = "late commit, after the first look"
+NEED_PREFECT = {"prefect away", "deployed in the middle"}
 
 
 @pytest.mark.timeout(420)
 def test_whatever_breaks_each_record_is_booked_once() -> None:
-    tally, summary = run(Options(trials=120, quick=True, crowd=6, seed=7))
+    tally, summary = run(Options(trials=90, quick=True, rush=6, crowd=4, seed=7))
 
     assert broken_promises(summary) == {}
-    assert summary["trials"] == 120
-    assert summary["settled"] + summary["stopped"] == 120
+    assert summary["trials"] == summary["settled"] + summary["stopped"] == 90
+    assert {fault for fault, _ in tally.cells} == set(FAULTS) - NEED_PREFECT
+    assert summary["rush"]["processes"] == 60
     assert summary["crowd"]["killed"] > 0
-    needs_prefect = {"prefect away", "deployed in the middle"}
-    assert {fault for fault, _ in tally.cells} == set(FAULTS) - needs_prefect
 
 
 @pytest.mark.timeout(180)
 def test_without_the_settle_time_a_late_commit_is_booked_twice() -> None:
-    _, summary = run(
-        Options(
-            trials=6, vendor="xledger", fault=LATE, settle=0, workers=3, quick=True, crowd=0, seed=7
-        )
-    )
+    wish = Options(trials=6, vendor="xledger", fault=LATE, settle=0, quick=True, rush=0, crowd=0)
+
+    _, summary = run(wish)
 
     assert summary["duplicates"] > 0
     assert summary["lost"] == summary["altered"] == 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvitt.domain.money import Totals, is_exact, parse_amount
+from kvitt.domain.money import Totals, checksum_of, is_exact, parse_amount
 
 # Fifteen digits before the point: more than any books hold.
 amounts = st.decimals(-(10**14 - 1), 10**14 - 1, places=4)
@@ -22,6 +22,8 @@ totals = st.builds(
     lines=st.integers(0, 10**6),
     booked=debits,
     original=st.none() | st.dictionaries(currencies, debits),
+    checksum=st.integers(0, 2**60 - 1),
+    staged=st.integers(0, 10**6),
 )
 
 
@@ -102,6 +104,18 @@ def test_what_one_side_does_not_show_the_sum_does_not_show() -> None:
     assert "original" not in blind.as_json()
 
 
+def test_a_checksum_is_of_place_lines_and_amount_and_not_of_how_it_is_written() -> None:
+    checksum = checksum_of(7, 2, Decimal("12.50"))
+    assert checksum == checksum_of(7, 2, Decimal("12.5")) == checksum_of(7, 2, Decimal("1250E-2"))
+    others = {
+        checksum_of(8, 2, Decimal("12.5")),
+        checksum_of(7, 3, Decimal("12.5")),
+        checksum_of(7, 2, Decimal("12.05")),
+    }
+    assert len(others | {checksum}) == 4
+    assert all(0 <= each < 2**60 for each in others)
+
+
 def test_amounts_leave_as_plain_decimal_strings() -> None:
     large = Totals(booked=Decimal("1E+3"), original={"NOK": Decimal("0.10")})
     assert large.as_json() == {
@@ -109,4 +123,6 @@ def test_amounts_leave_as_plain_decimal_strings() -> None:
         "lines": 0,
         "booked": "1000",
         "original": {"NOK": "0.10"},
+        "checksum": 0,
+        "staged": 0,
     }

@@ -13,6 +13,7 @@ TOTALS = {
     "lines": 123,
     "booked": "284115.5",
     "original": {"EUR": "1234.5", "NOK": "269752.7"},
+    "checksum": 0x0BC5_7D1E_2F3A_401,
 }
 RECEIPT: dict[str, Any] = {
     "key": "nordvest-xledger@2026-11-24T05:00Z",
@@ -27,7 +28,14 @@ RECEIPT: dict[str, Any] = {
     "settled_at": "2026-11-24T05:02:11.5+00:00",
     "taken": TOTALS,
     "sent": TOTALS,
-    "read_back": {"vouchers": 40, "lines": 123, "booked": "284115.50"},
+    "read_back": {
+        "vouchers": 40,
+        "lines": 123,
+        "booked": "284115.50",
+        "checksum": 0x0BC5_7D1E_2F3A_401,
+    },
+    "set_aside": [],
+    "decisions": [],
     "drift_seconds": 3.25,
     "cold_starts": [],
     "attempts": [{"trigger": "schedule", "outcome": "settled"}],
@@ -46,9 +54,32 @@ def test_a_receipt_says_what_was_taken_sent_and_read_back() -> None:
     assert "Teater Nordvest → xledger (nordvest)" in text
     sides = "40 vouchers, 123 lines, 284,115.50 NOK"
     foreign = " (of which 1,234.50 EUR)"
-    assert f"taken         {sides}{foreign}\n" in text
-    assert f"sent          {sides}{foreign}\n" in text
-    assert f"read back     {sides}\n" in text
+    checksum = ", checksum 0bc57d1e2f3a401"
+    assert f"taken         {sides}{foreign}{checksum}\n" in text
+    assert f"sent          {sides}{foreign}{checksum}\n" in text
+    assert f"read back     {sides}{checksum}\n" in text
+
+
+def test_what_was_set_aside_is_named_with_the_vendors_words() -> None:
+    aside = {
+        "record": "2026-0413",
+        "voucher_number": 12,
+        "booked": "1249",
+        "reason": "Account 7140 is blocked",
+    }
+    told = "voucher 12 (record 2026-0413), 1,249.00 NOK: Account 7140 is blocked"
+    assert f"set aside     {told}\n" in shown(set_aside=[aside])
+
+
+def test_what_people_decided_is_told_with_who_and_why() -> None:
+    decision = {"decision": "mend", "who": "kari", "reason": "account 7140 is open again"}
+    told = "decided       mend by kari: account 7140 is open again\n"
+    assert told in shown(decisions=[decision])
+
+
+def test_lines_that_the_vendor_has_yet_to_post_are_told() -> None:
+    waiting = {**RECEIPT["read_back"], "staged": 3}
+    assert "not final yet 3 of these lines, until xledger posts them" in shown(read_back=waiting)
 
 
 def test_times_are_those_on_the_organisations_clocks() -> None:
@@ -80,5 +111,7 @@ def test_an_amount_with_more_decimals_than_usual_is_shown_whole() -> None:
 def test_markdown_says_the_same() -> None:
     page = as_markdown(RECEIPT)
     assert page.startswith("# Teater Nordvest: xledger\n\n`nordvest-xledger@2026-11-24T05:00Z`")
-    assert "| read back | 40 vouchers, 123 lines, 284,115.50 NOK |" in page
+    assert (
+        "| read back | 40 vouchers, 123 lines, 284,115.50 NOK, checksum 0bc57d1e2f3a401 |" in page
+    )
     assert all(line.count("|") == 3 for line in page.splitlines()[4:])

@@ -100,7 +100,11 @@ def test_the_periods_day_is_the_one_where_the_organisation_is() -> None:
 
 def test_a_voucher_counts_its_debit_side_in_both_currencies() -> None:
     assert mapped(ABROAD).totals == Totals(
-        vouchers=1, lines=3, booked=Decimal("1397.30"), original={"EUR": Decimal("120.10")}
+        vouchers=1,
+        lines=3,
+        booked=Decimal("1397.30"),
+        original={"EUR": Decimal("120.10")},
+        checksum=0x08DCA01995AD456,  # the first 15 digits of the SHA-256 of "1:3:1397.3"
     )
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from kvitt.domain.money import Totals
+from kvitt.domain.money import Totals, checksum_of
 from tests.cast import HOUR, LEASE, claim_for_travel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
-    from decimal import Decimal
     from uuid import UUID
 
     import psycopg
@@ -69,12 +70,11 @@ class Protocol:
     ) -> dict[str, Any]:
         return self.own("claim_period", attempt=attempt or uuid4(), lease=lease, trigger=trigger)
 
-    def intend(self, held: Held, first: int, last: int, booked: Decimal) -> dict[str, Any]:
-        """Write down that vouchers of two lines each are about to be sent."""
-        count = last - first + 1
-        totals = Totals(
-            vouchers=count, lines=2 * count, booked=booked, original={"NOK": booked}
-        ).as_json()
+    def intend(
+        self, held: Held, first: int, last: int, debits: Mapping[int, Decimal]
+    ) -> dict[str, Any]:
+        """Write down that vouchers, by sequence, of two lines each are about to be sent."""
+        totals = totals_of(debits).as_json()
         return self.own(
             "intend_chunk",
             **held.fenced,
@@ -88,11 +88,24 @@ class Protocol:
     def settle_chunk(self, held: Held, number: int, outcome: str, **how: Any) -> dict[str, Any]:
         return self.own("settle_chunk", **held.fenced, number=number, outcome=outcome, **how)
 
-    def settle(self, held: Held, vouchers: int, booked: Decimal) -> dict[str, Any] | None:
-        shown = Totals(vouchers=vouchers, lines=2 * vouchers, booked=booked, original=None)
+    def settle(self, held: Held, debits: Mapping[int, Decimal]) -> dict[str, Any] | None:
+        """Say what the books hold: vouchers, by sequence, of two lines each."""
+        shown = totals_of(debits).model_copy(update={"original": None})
         return self.own(
             "settle_period", **held.fenced, read_back=shown.as_json(), requests={"export": 1}
         )
+
+
+def totals_of(debits: Mapping[int, Decimal]) -> Totals:
+    """Add up vouchers of two lines each, by sequence."""
+    booked = sum(debits.values(), Decimal(0))
+    return Totals(
+        vouchers=len(debits),
+        lines=2 * len(debits),
+        booked=booked,
+        original={"NOK": booked} if debits else {},
+        checksum=sum(checksum_of(s, 2, debit) for s, debit in debits.items()) % 2**60,
+    )
 
 
 SETTLE = timedelta(minutes=10)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from kvitt.domain.money import Totals
+from kvitt.domain.money import Totals, checksum_of
 from tests.cast import LEASE, debit_of
 from tests.ledger.protocol import SETTLE
 
@@ -40,14 +40,19 @@ async def frozen(stage: Stage, records: int = 3, *, period: int = 0) -> Period:
     return held
 
 
-def totals(records: Sequence[Record]) -> Totals:
-    """Count what a call carries."""
+def totals(records: Sequence[Record], *, first: int = 1) -> Totals:
+    """Count what a call carries, its first voucher having that place in the batch."""
     booked = debit_of(*records)
     return Totals(
         vouchers=len(records),
         lines=sum(len(record.lines) for record in records),
         booked=booked,
         original={"NOK": booked} if records else {},
+        checksum=sum(
+            checksum_of(sequence, len(record.lines), debit_of(record))
+            for sequence, record in enumerate(records, first)
+        )
+        % 2**60,
     )
 
 
@@ -56,12 +61,16 @@ async def intend(
 ) -> Chunk:
     """Write down that some vouchers are about to be sent."""
     what = what or Totals(vouchers=last - first + 1, booked=Decimal(1))
-    return await stage.ledger.intend(period, "lines", first, last, what, SETTLE)
+    chunk = await stage.ledger.intend(period, "lines", first, last, what, SETTLE)
+    assert chunk is not None
+    return chunk
 
 
 async def post(stage: Stage, period: Period) -> Chunk:
     """Write down that the journal is about to be posted."""
-    return await stage.ledger.intend(period, "post", None, None, Totals(), SETTLE)
+    chunk = await stage.ledger.intend(period, "post", None, None, Totals(), SETTLE)
+    assert chunk is not None
+    return chunk
 
 
 async def close(stage: Stage, outcome: str) -> None:

@@ -255,10 +255,10 @@ async def test_an_export_is_finished_when_each_voucher_is_confirmed(enrol: Enrol
     period = await frozen(stage)
     await intend(stage, period, 1, 2)
     await decide(stage, period, "confirmed")
-    with pytest.raises(LedgerRefused, match="2 of 3 vouchers are confirmed"):
+    with pytest.raises(LedgerRefused, match="1 of 3 vouchers are not confirmed"):
         await stage.ledger.finish_export(period)
     await intend(stage, period, 3, 3)
-    with pytest.raises(LedgerRefused, match="2 of 3 vouchers are confirmed"):
+    with pytest.raises(LedgerRefused, match="1 of 3 vouchers are not confirmed"):
         await stage.ledger.finish_export(period)
     await decide(stage, period, "confirmed", 2)
     for _ in range(2):
@@ -272,7 +272,7 @@ async def test_an_export_with_an_open_posting_is_not_finished(enrol: Enrol) -> N
     await intend(stage, period, 1, 3)
     await decide(stage, period, "confirmed")
     await post(stage, period)
-    with pytest.raises(LedgerRefused, match="3 of 3 vouchers are confirmed"):
+    with pytest.raises(LedgerRefused, match="vouchers are not confirmed"):
         await stage.ledger.finish_export(period)
 
 

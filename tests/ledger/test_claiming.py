@@ -15,6 +15,7 @@ from kvitt.domain.money import Totals
 from kvitt.ports import ClaimOutcome, ColdStart, ColdStartKind, Trigger
 from tests.cast import HOUR, LEASE, NORDVEST, PERSON, WATCH, another
 from tests.ledger.protocol import SETTLE
+from tests.ledger.stages import collect
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -140,8 +141,35 @@ async def test_a_failed_period_waits_for_a_person(enrol: Enrol) -> None:
     assert answer.outcome is ClaimOutcome.FAILED
     assert answer.period is not None
     assert answer.period.reason == "the account 7140 is blocked"
-    again = await stage.claimed(trigger=PERSON)
+    asked_for = await stage.claim(trigger=PERSON, due_at=stage.due[0])
+    assert asked_for.outcome is ClaimOutcome.FAILED
+    await stage.mend()
+    again = await stage.claimed(trigger=WATCH)
     assert (again.state, again.reason, again.fence) == ("collecting", None, 2)
+
+
+async def test_a_period_is_mended_with_a_reason_that_is_kept(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    with pytest.raises(LedgerRefused, match="is due: only a failed one is mended"):
+        await stage.mend()
+    await stage.ledger.fail(await stage.claimed(), "the account 7140 is blocked")
+    with pytest.raises(LedgerRefused, match="a run works on it"):
+        await stage.mend()
+    await close(stage, "failed")
+    with pytest.raises(LedgerRefused, match="say what was mended"):
+        await stage.ledger.mend(stage.id, stage.due[0], who="Inger", reason=" ")
+    await stage.mend()
+    period = await stage.claimed()
+    await collect(stage, period)
+    receipt = await stage.ledger.settle(period, Totals(), {})
+    assert receipt is not None
+    [decision] = receipt["decisions"]
+    del decision["at"]
+    assert decision == {
+        "decision": "mend",
+        "who": "Inger",
+        "reason": "account 7140 is open again",
+    }
 
 
 async def test_a_failed_period_lets_the_later_ones_pass(enrol: Enrol) -> None:
@@ -151,8 +179,8 @@ async def test_a_failed_period_lets_the_later_ones_pass(enrol: Enrol) -> None:
     later = await stage.claimed(trigger=WATCH)
     assert later.due_at == stage.due[1]
     await close(stage, "interrupted")
-    asked_for = await stage.claimed(trigger=PERSON, due_at=stage.due[0])
-    assert asked_for.due_at == stage.due[0]
+    await stage.mend()
+    assert (await stage.claimed(trigger=WATCH)).due_at == stage.due[0]
 
 
 async def test_a_skipped_period_is_finished(enrol: Enrol) -> None:
@@ -339,6 +367,8 @@ def fenced_calls(stage: Stage, period: Period) -> list[Awaitable[Any]]:
             ledger.settle_chunk(period, 1, outcome)
             for outcome in ("confirmed", "refused", "unsent", "uncertain", "absent")
         ),
+        ledger.set_aside(period, {1: "why"}, most=1),
+        ledger.withdrawn(period, [1]),
         ledger.finish_export(period),
         ledger.settle(period, Totals(), {}),
         ledger.suspend(period, "why"),
@@ -357,7 +387,14 @@ async def test_each_function_that_takes_a_fence_is_among_them(enrol: Enrol) -> N
     )
     tried = {
         *("renew_lease", "collect_page", "intend_chunk", "settle_chunk"),
-        *("finish_export", "settle_period", "suspend_period", "fail_period"),
+        *(
+            "set_aside",
+            "withdrawn",
+            "finish_export",
+            "settle_period",
+            "suspend_period",
+            "fail_period",
+        ),
     }
     assert {name for (name,) in fenced} == tried
 
@@ -366,7 +403,7 @@ def snapshot(stage: Stage) -> list[Any]:
     """Return all that the ledger knows of an integration."""
     return [
         stage.ask(f"select t::text from kvitt.{table} t where integration_id = %(id)s order by 1")  # noqa: S608 - our own names
-        for table in ("periods", "chunks", "attempts", "records", "cold_starts")
+        for table in ("periods", "chunks", "set_aside", "attempts", "records", "cold_starts")
     ]
 
 

@@ -8,7 +8,6 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,13 +150,13 @@ def test_a_period_goes_its_way_on_each_postgres(
             ledger = Protocol(database=database, integration=NORDVEST.id)
             ledger.save(NORDVEST)
             ledger.plan(due)
-            booked = sum((ledger.approve(n, due - HOUR / 2) for n in range(3)), Decimal(0))
+            debits = {n: ledger.approve(n, due - HOUR / 2) for n in (1, 2, 3)}
             held = Held(due=due, fence=ledger.claim()["period"]["fence"])
             ledger.own("collect_page", **held.fenced, limit=10)
-            chunk = ledger.intend(held, 1, 3, booked)
+            chunk = ledger.intend(held, 1, 3, debits)
             ledger.settle_chunk(held, chunk["number"], "confirmed")
             ledger.own("finish_export", **held.fenced)
-            receipt = ledger.settle(held, 3, booked)
+            receipt = ledger.settle(held, debits)
     assert receipt is not None
     assert receipt["taken"] == receipt["sent"]
     assert receipt["taken"]["vouchers"] == 3

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -29,6 +28,8 @@ from tests.cast import HOUR, LEASE, NORDVEST, Stage, another
 from tests.ledger.protocol import SETTLE, Held, Protocol
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from sandbox.supabase import Supabase
 
 BATCHES = (3, 1)
@@ -36,9 +37,11 @@ PERIODS = len(BATCHES)
 SECONDS = [70, 130, 130, 301, 601, 601]
 
 # What became of a call: did the books change, and did the worker hear of it?
-CONFIRMED, REPLY_LOST, LATE, NEVER, TURNED_AWAY, REFUSED = range(6)
+CONFIRMED, REPLY_LOST, HALF, LATE, NEVER, TURNED_AWAY, REFUSED, SPURNED = range(8)
 
-FATES = st.sampled_from([CONFIRMED, LATE, REPLY_LOST, LATE, NEVER, TURNED_AWAY, REFUSED])
+FATES = st.sampled_from(
+    [CONFIRMED, LATE, REPLY_LOST, HALF, LATE, SPURNED, NEVER, TURNED_AWAY, REFUSED]
+)
 
 Sequences = frozenset[int]
 
@@ -47,7 +50,8 @@ Sequences = frozenset[int]
 class Worker:
     """Somebody who holds a lease, or believes so.
 
-    `pending` is the call that it will make next, `heard` the outcome that it has not told yet.
+    `pending` is the call that it will make next, `heard` the outcome that it has not told yet,
+    `spurned` the voucher that the vendor blamed for it.
     """
 
     attempt: UUID
@@ -55,6 +59,7 @@ class Worker:
     lease_ends: float
     pending: tuple[int, Sequences] | None = None
     heard: tuple[int, str] | None = None
+    spurned: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -176,6 +181,10 @@ class LedgerMachine(RuleBasedStateMachine):
         attempt = uuid4()
         answers = [self.ledger.claim(attempt=attempt) for _ in range(times)]
         assert answers == answers[:1] * times
+        if answers[0]["outcome"] == "failed":
+            due = datetime.fromisoformat(answers[0]["period"]["due_at"])
+            self.ledger.own("mend_period", due=due, who="Hypothesis", reason="mended")
+            return
         if answers[0]["outcome"] != "claimed":
             return
         period = answers[0]["period"]
@@ -190,9 +199,13 @@ class LedgerMachine(RuleBasedStateMachine):
         """Do what comes next in `kvitt.sync`."""
         due = worker.held.due
         frozen, count = self._batch(due)
-        chunks = self._chunks(due)
-        unfinished = [chunk for chunk in chunks if chunk["state"] != "confirmed"]
+        chunks, aside = self._chunks(due), self._set_aside(due)
+        unfinished = [
+            chunk for chunk in chunks if chunk["state"] != "confirmed" and not aside >= _span(chunk)
+        ]
         sent = max((chunk["last"] for chunk in chunks), default=0)
+        while sent + 1 in aside:
+            sent += 1
         if not frozen:
             self._try(worker, "collect_page", limit=size)
         elif unfinished:
@@ -200,7 +213,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif sent < count:
             self._intend(worker, sent + 1, min(sent + size, count))
         else:
-            self._verify(worker, count)
+            self._verify(worker)
 
     def _send(self, worker: Worker, fate: int, *, dies: bool) -> None:
         """Make the call, if the lease surely holds, and hear what came of it, if alive."""
@@ -212,6 +225,8 @@ class LedgerMachine(RuleBasedStateMachine):
         due = worker.held.due
         if fate in {CONFIRMED, REPLY_LOST}:
             self.vendor.commit(due, sequences)
+        if fate == HALF:
+            self.vendor.commit(due, frozenset(sorted(sequences)[: len(sequences) // 2]))
         if fate == LATE:
             until = self.now + SETTLE.total_seconds()
             self.vendor.under_way.append(UnderWay(due=due, sequences=sequences, until=until))
@@ -219,22 +234,34 @@ class LedgerMachine(RuleBasedStateMachine):
         if dies and fate != CONFIRMED:
             self.workers.remove(worker)
             return
-        outcomes = {CONFIRMED: "confirmed", TURNED_AWAY: "unsent", REFUSED: "refused"}
+        outcomes = {
+            CONFIRMED: "confirmed",
+            TURNED_AWAY: "unsent",
+            REFUSED: "refused",
+            SPURNED: "refused",
+        }
         worker.heard = (number, outcomes.get(fate, "uncertain"))
+        worker.spurned = min(sequences) if fate == SPURNED else None
 
     def _tell(self, worker: Worker, number: int, outcome: str) -> None:
         worker.heard = None
         told = self._try(worker, "settle_chunk", number=number, outcome=outcome)
-        if told and outcome == "refused":
+        if told and worker.spurned:
+            vouchers = [{"sequence": worker.spurned, "reason": "it is spurned"}]
+            self._try(worker, "set_aside", vouchers=vouchers, most=100)
+            worker.spurned = None
+        elif told and outcome == "refused":
             self._try(worker, "fail_period", reason="refused")
             self._end(worker, "failed")
 
     def _finish(self, worker: Worker, chunk: dict[str, Any]) -> None:
-        vouchers = frozenset(range(chunk["first"], chunk["last"] + 1))
+        due = worker.held.due
+        vouchers = _span(chunk) - self._set_aside(due)
+        missing = frozenset(s for s in vouchers if not self.vendor.has(due, s))
         if chunk["state"] != "uncertain":
-            self._intend(worker, chunk["first"], chunk["last"])
+            again = chunk["sends"] > 1 or chunk["absences"]
+            self._intend(worker, chunk["first"], chunk["last"], missing if again else vouchers)
             return
-        missing = frozenset(s for s in vouchers if not self.vendor.has(worker.held.due, s))
         outcome = "absent" if missing else "confirmed"
         told = self._try(worker, "settle_chunk", number=chunk["number"], outcome=outcome)
         if not told or not missing:
@@ -248,23 +275,28 @@ class LedgerMachine(RuleBasedStateMachine):
     def _intend(
         self, worker: Worker, first: int, last: int, missing: Sequences | None = None
     ) -> None:
-        booked = self._booked(worker.held.due, first, last)
+        debits = self._debits(worker.held.due, first, last)
+        if not debits:
+            return
+        first, last = (first, last) if missing is not None else (min(debits), max(debits))
         try:
-            chunk = self.ledger.intend(worker.held, first, last, booked)
+            chunk = self.ledger.intend(worker.held, first, last, debits)
         except psycopg.Error as error:
             self._lost(worker, error)
             return
         if chunk["state"] == "intended":
-            whole = frozenset(range(first, last + 1))
-            worker.pending = (chunk["number"], whole if missing is None else missing)
+            sent = frozenset(debits) if missing is None else missing
+            worker.pending = (chunk["number"], sent) if sent else None
+            worker.heard = None if sent else (chunk["number"], "confirmed")
 
-    def _verify(self, worker: Worker, count: int) -> None:
+    def _verify(self, worker: Worker) -> None:
         if not self._try(worker, "finish_export", alright=True):
             return
         due = worker.held.due
-        there = sum(times for (when, _), times in self.vendor.booked.items() if when == due)
+        debits = self._debits(due, 1, 100)
+        there = {s: debits[s] for when, s in self.vendor.booked if when == due}
         try:
-            receipt = self.ledger.settle(worker.held, there, self._booked(due, 1, count))
+            receipt = self.ledger.settle(worker.held, there)
         except psycopg.Error as error:
             self._lost(worker, error)
             return
@@ -312,12 +344,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def chunks_lie_side_by_side_and_what_is_confirmed_stays_so(self) -> None:
         confirmed: set[tuple[datetime, int]] = set()
         for due in self.due:
-            end = 0
+            end, aside = 0, self._set_aside(due)
             for chunk in self._chunks(due):
-                assert chunk["first"] == end + 1
+                assert set(range(end + 1, chunk["first"])) <= aside
                 end = chunk["last"]
                 if chunk["state"] == "confirmed":
-                    confirmed |= {(due, s) for s in range(chunk["first"], end + 1)}
+                    confirmed |= {(due, s) for s in _span(chunk) - aside}
         assert confirmed >= self.confirmed
         assert confirmed <= set(self.vendor.booked)
         self.confirmed = confirmed
@@ -329,8 +361,11 @@ class LedgerMachine(RuleBasedStateMachine):
             " where integration_id = %(id)s and state = 'verified'"
         )
         for due, count, receipt in verified:
-            assert receipt["taken"] == receipt["sent"]
-            assert {s for when, s in self.vendor.booked if when == due} == set(range(1, count + 1))
+            aside = self._set_aside(due)
+            assert receipt["taken"]["vouchers"] == receipt["sent"]["vouchers"] + len(aside)
+            assert len(receipt["set_aside"]) == len(aside)
+            booked = {s for when, s in self.vendor.booked if when == due}
+            assert booked == set(range(1, count + 1)) - aside
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -344,27 +379,42 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _chunks(self, due: datetime) -> list[dict[str, Any]]:
         rows = self.stage.ask(
-            "select number, first_sequence, last_sequence, state from kvitt.chunks"
+            "select number, first_sequence, last_sequence, state, sends, absences from kvitt.chunks"
             " where integration_id = %(id)s and due_at = %(due)s order by number",
             due=due,
         )
-        return [dict(zip(("number", "first", "last", "state"), row, strict=True)) for row in rows]
+        names = ("number", "first", "last", "state", "sends", "absences")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def _booked(self, due: datetime, first: int, last: int) -> Decimal:
-        """Sum what some vouchers of a batch debit."""
-        [[booked]] = self.stage.ask(
+    def _set_aside(self, due: datetime) -> Sequences:
+        rows = self.stage.ask(
+            "select sequence from kvitt.set_aside"
+            " where integration_id = %(id)s and due_at = %(due)s",
+            due=due,
+        )
+        return frozenset(sequence for (sequence,) in rows)
+
+    def _debits(self, due: datetime, first: int, last: int) -> dict[int, Decimal]:
+        """Return what some vouchers of a batch debit, without those that were set aside."""
+        rows = self.stage.ask(
             """
-            select coalesce(sum(l.book_amount) filter (where l.book_amount > 0), 0)
+            select r.sequence, sum(l.book_amount) filter (where l.book_amount > 0)
               from kvitt.records r join kvitt.record_lines l
                 on (l.integration_id, l.record_id) = (r.integration_id, r.id)
              where r.integration_id = %(id)s and r.period_due_at = %(due)s
                and r.sequence between %(first)s and %(last)s
+             group by r.sequence
             """,
             due=due,
             first=first,
             last=last,
         )
-        return Decimal(booked)
+        aside = self._set_aside(due)
+        return {sequence: debit for sequence, debit in rows if sequence not in aside}
+
+
+def _span(chunk: dict[str, Any]) -> Sequences:
+    return frozenset(range(chunk["first"], chunk["last"] + 1))
 
 
 def test_nothing_is_booked_twice_whoever_dies_and_whatever_is_lost(supabase: Supabase) -> None:

@@ -28,6 +28,7 @@ TABLES = {
     "attempts",
     "chunks",
     "cold_starts",
+    "set_aside",
     "decisions",
     "task_results",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused
-from kvitt.domain.money import Totals
+from kvitt.domain.money import Totals, checksum_of
 from kvitt.ports import ColdStart, ColdStartKind
 from tests.cast import HOUR, LEASE, NORDVEST, claim_from_abroad
 from tests.ledger.protocol import SETTLE
@@ -47,7 +47,13 @@ async def test_what_was_taken_sent_and_read_back_is_one_and_the_receipt_says_so(
     period, sent = await exported(stage)
     receipt = await stage.ledger.settle(period, sent, {"export": 1, "read-back": 2})
     assert receipt is not None
-    side = {"vouchers": 3, "lines": 6, "original": {"NOK": "1543.2"}, "booked": "1543.2"}
+    side = {
+        "vouchers": 3,
+        "lines": 6,
+        "original": {"NOK": "1543.2"},
+        "booked": "1543.2",
+        "checksum": sent.checksum,
+    }
     assert receipt["taken"] == receipt["sent"] == side
     assert Totals.model_validate(receipt["read_back"]) == sent
     assert receipt["key"] == period.key
@@ -93,6 +99,7 @@ async def test_foreign_currencies_are_on_the_receipt(enrol: Enrol) -> None:
         lines=3,
         booked=Decimal("1397.30"),
         original={"EUR": Decimal("120.10")},
+        checksum=checksum_of(1, 3, Decimal("1397.30")),
     )
     await intend(stage, period, 1, 1, sent)
     await stage.ledger.settle_chunk(period, 1, "confirmed")
@@ -110,7 +117,7 @@ async def test_a_period_without_records_ends_with_a_receipt_of_nothing(enrol: En
     await stage.ledger.finish_export(period)
     receipt = await stage.ledger.settle(period, Totals(), {})
     assert receipt is not None
-    nothing = {"vouchers": 0, "lines": 0, "original": {}, "booked": "0"}
+    nothing = {"vouchers": 0, "lines": 0, "original": {}, "booked": "0", "checksum": 0}
     assert receipt["taken"] == receipt["sent"] == nothing
     assert stage.state() == "verified"
 
@@ -121,6 +128,7 @@ async def test_a_period_without_records_that_once_failed_ends_so_too(enrol: Enro
     await collect(stage, period)
     await stage.ledger.fail(period, "the connection is missing")
     await close(stage, "failed")
+    await stage.mend()
     period = await stage.claimed()
     await stage.ledger.finish_export(period)
     assert await stage.ledger.settle(period, Totals(), {}) is not None
@@ -130,9 +138,10 @@ async def test_a_period_without_records_that_once_failed_ends_so_too(enrol: Enro
 @pytest.mark.parametrize(
     ("change", "shown"),
     [
-        ({"booked": Decimal("1543.21")}, "3 vouchers, 6 lines, 1543.21 booked"),
-        ({"vouchers": 4, "lines": 8}, "4 vouchers, 8 lines, 1543.2 booked"),
-        ({"vouchers": 2}, "2 vouchers, 6 lines, 1543.2 booked"),
+        ({"booked": Decimal("1543.21")}, "3 vouchers, 6 lines, 1543.21 booked,"),
+        ({"vouchers": 4, "lines": 8}, "4 vouchers, 8 lines, 1543.2 booked,"),
+        ({"vouchers": 2}, "2 vouchers, 6 lines, 1543.2 booked,"),
+        ({"checksum": 4711}, "3 vouchers, 6 lines, 1543.2 booked, checksum 1267."),
     ],
 )
 async def test_books_that_show_something_else_stop_the_period_with_both_sides_in_words(
@@ -143,9 +152,9 @@ async def test_books_that_show_something_else_stop_the_period_with_both_sides_in
     assert await stage.ledger.settle(period, but(sent, **change), {"read-back": 1}) is None
     state, reason, receipt = stage.period("state, reason, receipt")
     assert (state, receipt) == ("failed", None)
-    assert "Taken: 3 vouchers, 6 lines, 1543.2 booked." in reason
-    assert "Sent: 3 vouchers, 6 lines, 1543.2 booked." in reason
-    assert f"Read back: {shown}." in reason
+    assert "To be sent: 3 vouchers, 6 lines, 1543.2 booked," in reason
+    assert "Sent: 3 vouchers, 6 lines, 1543.2 booked," in reason
+    assert f"Read back: {shown}" in reason
 
 
 async def test_books_that_show_another_currency_stop_the_period(enrol: Enrol) -> None:
@@ -166,7 +175,7 @@ async def test_calls_that_carried_less_than_was_taken_stop_the_period(enrol: Enr
     assert await stage.ledger.settle(period, totals(records[:2]), {}) is None
     state, reason = stage.period("state, reason")
     assert state == "failed"
-    assert "Taken: 3 vouchers" in reason
+    assert "To be sent: 3 vouchers" in reason
     assert "Sent: 2 vouchers" in reason
 
 
@@ -245,16 +254,17 @@ async def test_a_failed_period_keeps_what_it_took_and_goes_on_from_there(enrol: 
     await collect(stage, period)
     await intend(stage, period, 1, 1, totals(records[:1]))
     await stage.ledger.settle_chunk(period, 1, "confirmed")
-    await intend(stage, period, 2, 3, totals(records[1:]))
+    await intend(stage, period, 2, 3, totals(records[1:], first=2))
     await stage.ledger.settle_chunk(period, 2, "refused", detail="blocked")
     await stage.ledger.fail(period, "the account is blocked")
     with pytest.raises(LedgerRefused):
         await stage.ledger.finish_export(period)
     await close(stage, "failed")
+    await stage.mend()
     period = await stage.claimed()
     assert period.state == "exporting"
     assert stage.chunks() == ["confirmed", "refused"]
-    assert (await intend(stage, period, 2, 3, totals(records[1:]))).state == "intended"
+    assert (await intend(stage, period, 2, 3, totals(records[1:], first=2))).state == "intended"
 
 
 async def test_the_latest_periods_come_newest_first(enrol: Enrol) -> None:

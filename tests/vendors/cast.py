@@ -109,6 +109,27 @@ class Simulator:
     def change(self, **settings: Any) -> None:
         self._post("setup", {"settings": settings})
 
+    def block(self, account: str, *, blocked: bool = True) -> None:
+        """Close an account of the club for bookings, or open it again."""
+        if self.vendor == "xledger":
+            closed = {"accounts": [{"code": account, "blocked": blocked}]}
+            self._post("setup", {"entities": [{"id": setup.CLUB_ENTITY, **closed}]})
+        else:
+            closed = {"accounts": [{"number": account, "blocked": blocked}]}
+            self._post("setup", {"companies": [{"id": setup.CLUB, **closed}]})
+
+    def give_default(self, account: str, code: str, value: str) -> None:
+        """Have Business Central put a dimension on each line of an account of the club."""
+        default = {"code": code, "value": value}
+        giving = {"number": account, "default_dimensions": [default]}
+        self._post("setup", {"companies": [{"id": setup.CLUB, "accounts": [giving]}]})
+
+    def demand_dimension(self, account: str, code: str) -> None:
+        """Have Business Central post nothing on an account of the club without a dimension."""
+        default = {"code": code, "mandatory": True}
+        demanding = {"number": account, "default_dimensions": [default]}
+        self._post("setup", {"companies": [{"id": setup.CLUB, "accounts": [demanding]}]})
+
     def run_jobs(self) -> None:
         self._post("jobs", None)
 

@@ -33,6 +33,20 @@ def control() -> Generator[httpx.Client]:
         yield http
 
 
+USUAL_SETUP = {
+    "refusals_name": "account",
+    "blocked_at": "insert",
+    "number_series": None,
+    "posting_number_series": None,
+    "template_balancing_account": "",
+    "local_currency": "NOK",
+    "allow_posting_from": "0001-01-01",
+    "allow_posting_to": "0001-01-01",
+    "post_with_job_queue": False,
+    "analysis_view_fails": False,
+}
+
+
 def serve(home: Home, vendor: str) -> str:
     books = home.path / f"{vendor}.sqlite"
     module = f"sandbox.vendors.{vendor}"
@@ -68,12 +82,16 @@ def running_xledger(home: Home, control: httpx.Client) -> Simulator:
 @pytest.fixture
 def business_central(running_business_central: Simulator) -> Simulator:
     running_business_central.reset()
+    running_business_central.change(**USUAL_SETUP)
+    running_business_central.block("7140", blocked=False)
     return running_business_central
 
 
 @pytest.fixture
 def xledger(running_xledger: Simulator) -> Simulator:
     running_xledger.reset()
+    running_xledger.change(refusals_name="value", unknown_codes="posting")
+    running_xledger.block("7140", blocked=False)
     return running_xledger
 
 

@@ -1,7 +1,9 @@
 """Business Central: journals, batches, posting, and what the books say afterwards."""
 
+import re
 import traceback
 from collections.abc import AsyncGenerator, Generator
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -10,10 +12,11 @@ import respx
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kvitt.domain.errors import Refused, Uncertain, Unsent
+from kvitt.domain.errors import LeaseLost, Refused, Uncertain, Unsent
 from kvitt.domain.integrations import Timeouts
 from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import FoundVoucher, compare
+from kvitt.domain.vouchers import Voucher, totals_of
 from kvitt.vendors import Client, exact_json
 from kvitt.vendors.business_central import (
     BusinessCentral,
@@ -70,8 +73,8 @@ def a_long_voucher(sequence: int, lines: int) -> Any:
 async def test_a_period_costs_a_call_per_chunk_one_to_post_and_one_to_read(
     bc: Client, period: Period
 ) -> None:
-    await bc.send(period, claims(1, 50), guard=allow)
-    await bc.send(period, claims(51, 60), guard=allow)
+    await bc.send(period, claims(1, 50), begins=True, guard=allow)
+    await bc.send(period, claims(51, 60), begins=False, guard=allow)
     await bc.post(period, guard=allow)
     assert (await bc.totals(period)).vouchers == 60
     assert dict(bc.requests) == {"token": 1, "export": 3, "read-back": 1}
@@ -87,8 +90,8 @@ async def test_lines_carry_what_the_voucher_says(
         line("2910", "-10.00", party="ANS-101", tax="NONE"),
         record_id="claim/" + "y" * 60,
     )
-    await bc.send(period, [a_claim(1)], guard=allow)
-    await bc.send(period, [sent], guard=allow)
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    await bc.send(period, [sent], begins=True, guard=allow)
     cost, debt = business_central.lines(period)[2:]
     assert cost["document"] == f"{period.reference}-000007"
     assert cost["dimensions"] == {"AVDELING": "10", "PROSJEKT": "P-CUP"}
@@ -103,7 +106,7 @@ async def test_amounts_leave_as_exact_numbers(
     canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
 ) -> None:
     big = voucher(1, line("7140", "12345678901234567.89"), line("2910", "-12345678901234567.89"))
-    await canned.send(period, [big], guard=allow)
+    await canned.send(period, [big], begins=True, guard=allow)
     body = microsoft.calls.last.request.content
     assert b'"amount":12345678901234567.89,' in body
     amounts = [row["amount"] for row in exact_json.loads(body)["journalLines"]]
@@ -123,7 +126,7 @@ async def test_a_read_back_follows_the_pages(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
     business_central.change(page_size=3)
-    await bc.send(period, claims(1, 5), guard=allow)
+    await bc.send(period, claims(1, 5), begins=True, guard=allow)
     assert compare(claims(1, 5), await bc.find(period, first=1, last=5)).complete
     await bc.post(period, guard=allow)
     assert (await bc.totals(period)).lines == 10
@@ -137,7 +140,7 @@ async def test_an_expired_token_is_renewed_once(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
     business_central.fault("journals.create", "token-expired")
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     assert bc.requests["token"] == 2
     assert len(business_central.lines(period)) == 4
 
@@ -147,7 +150,7 @@ async def test_a_connection_that_stays_locked_out_is_refused_after_one_renewal(
 ) -> None:
     business_central.fault("journals.create", "token-expired", times=9)
     with pytest.raises(Refused, match="HTTP 401"):
-        await bc.send(period, claims(1, 2), guard=allow)
+        await bc.send(period, claims(1, 2), begins=True, guard=allow)
     assert (bc.requests["token"], bc.requests["export"]) == (2, 2)
 
 
@@ -194,10 +197,10 @@ async def test_a_token_reply_that_cannot_be_read_is_not_quoted(
 async def test_a_rolled_back_batch_is_refused_although_its_operations_say_created(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     wrong = voucher(4, line("9999", "1.00"), line("2910", "-1.00"))
     with pytest.raises(Refused, match="9999"):
-        await bc.send(period, [a_claim(3), wrong], guard=allow)
+        await bc.send(period, [a_claim(3), wrong], begins=False, guard=allow)
     assert len(business_central.lines(period)) == 4
 
 
@@ -207,21 +210,21 @@ async def test_a_batch_with_another_number_of_answers_is_uncertain(
 ) -> None:
     answers = [{"id": str(n), "status": status} for n, status in enumerate(statuses)]
     microsoft.post(f"{ROOT}/$batch").respond(json={"responses": answers})
-    await canned.send(period, [a_claim(1)], guard=allow)
+    await canned.send(period, [a_claim(1)], begins=True, guard=allow)
     with pytest.raises(Uncertain, match="answers to 2 operations"):
-        await canned.send(period, [a_claim(2)], guard=allow)
+        await canned.send(period, [a_claim(2)], begins=False, guard=allow)
 
 
 async def test_half_a_batch_is_found_and_the_rest_completes_it(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, [a_claim(1)], guard=allow)
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
     business_central.fault("batch", "half-batch")
     with pytest.raises(Uncertain):
-        await bc.send(period, claims(2, 5), guard=allow)
+        await bc.send(period, claims(2, 5), begins=False, guard=allow)
     there = compare(claims(2, 5), await bc.find(period, first=2, last=5))
     assert [v.sequence for v in there.missing] == [4, 5]
-    await bc.send(period, there.missing, guard=allow)
+    await bc.send(period, there.missing, begins=False, guard=allow)
     assert compare(claims(2, 5), await bc.find(period, first=2, last=5)).complete
 
 
@@ -230,66 +233,386 @@ async def test_half_a_first_chunk_is_completed_in_the_journal_that_it_made(
 ) -> None:
     business_central.fault("journals.create", "half-batch")
     with pytest.raises(Uncertain):
-        await bc.send(period, claims(1, 4), guard=allow)
+        await bc.send(period, claims(1, 4), begins=True, guard=allow)
     there = compare(claims(1, 4), await bc.find(period, first=1, last=4))
-    await bc.send(period, there.missing, guard=allow)
+    await bc.send(period, there.missing, begins=False, guard=allow)
     assert len(business_central.lines(period)) == 8
 
 
 async def test_the_same_lines_again_collide_and_are_uncertain(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     with pytest.raises(Uncertain, match="EntityWithSameKeyExists"):
-        await bc.send(period, claims(1, 2), guard=allow)
+        await bc.send(period, claims(1, 2), begins=True, guard=allow)
     async with business_central.open() as another:
         with pytest.raises(Uncertain, match="EntityWithSameKeyExists"):
-            await another.send(period, claims(1, 2), guard=allow)
+            await another.send(period, claims(1, 2), begins=True, guard=allow)
     assert len(business_central.lines(period)) == 4
 
 
 async def test_another_process_looks_the_journal_up_once(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     async with business_central.open() as another:
-        await another.send(period, claims(3, 4), guard=allow)
-        await another.send(period, claims(5, 6), guard=allow)
+        await another.send(period, claims(3, 4), begins=False, guard=allow)
+        await another.send(period, claims(5, 6), begins=False, guard=allow)
         await another.post(period, guard=allow)
         assert another.requests["read-back"] == 1
     assert len(business_central.lines(period, "posted")) == 12
 
 
-async def test_a_later_chunk_without_a_journal_is_refused(bc: Client, period: Period) -> None:
-    with pytest.raises(Refused, match="is gone"):
-        await bc.send(period, claims(3, 4), guard=allow)
+async def test_a_period_whose_first_chunk_was_refused_begins_with_a_later_one(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, claims(3, 4), begins=False, guard=allow)
+    assert len(business_central.lines(period)) == 4
 
 
 async def test_a_long_voucher_takes_several_batches(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, [a_claim(1)], guard=allow)
-    await bc.send(period, [a_long_voucher(2, 250), a_claim(3)], guard=allow)
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    await bc.send(period, [a_long_voucher(2, 250), a_claim(3)], begins=False, guard=allow)
     found = await bc.find(period, first=2, last=2)
     assert found == {2: FoundVoucher(lines=250, booked=Decimal(249))}
     assert bc.requests["export"] == 4
     assert len(business_central.lines(period)) == 254
 
 
-async def test_what_goes_wrong_after_the_first_of_several_batches_is_uncertain(
+async def test_a_long_voucher_whose_end_is_refused_is_taken_back(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, [a_claim(1)], guard=allow)
-    business_central.fault("batch", "rate-limit", nth=2, times=9)
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    wrong = voucher(2, *[line("7140", "1.00") for _ in range(149)], line("9999", "-149.00"))
+    with pytest.raises(Refused, match="9999") as caught:
+        await bc.send(period, [wrong], begins=False, guard=allow)
+    assert list(caught.value.culprits) == [2]
+    assert len(business_central.lines(period)) == 2
+
+
+async def test_a_long_voucher_that_cannot_be_taken_back_is_uncertain(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    business_central.fault("batch", "rate-limit", nth=2, times=99)
     with pytest.raises(Uncertain, match="in the journal already"):
-        await bc.send(period, [a_long_voucher(2, 150)], guard=allow)
+        await bc.send(period, [a_long_voucher(2, 150)], begins=False, guard=allow)
 
 
 async def test_a_voucher_longer_than_the_line_numbers_is_refused(
     bc: Client, period: Period
 ) -> None:
-    with pytest.raises(Refused, match="split the record"):
-        await bc.send(period, [a_long_voucher(1, 2_000)], guard=allow)
+    with pytest.raises(Refused, match="split the claim"):
+        await bc.send(period, [a_long_voucher(1, 2_000)], begins=True, guard=allow)
+
+
+# -- default dimensions ----------------------------------------------------------------------------
+
+
+def a_dimensioned(sequence: int, **other: str) -> Voucher:
+    """A voucher whose cost brings dimensions to an account that has a default one."""
+    dimensions = {"AVDELING": "20", "PROSJEKT": "P-CUP", **other}
+    cost = line("7199", "50.00", dimensions=dimensions)
+    return voucher(sequence, cost, line("2910", "-50.00", party="ANS-101"))
+
+
+@pytest.fixture
+def defaulting(business_central: Simulator) -> Simulator:
+    business_central.give_default("7199", "AVDELING", "10")
+    return business_central
+
+
+async def test_a_default_dimension_is_changed_to_what_the_voucher_says(
+    bc: Client, defaulting: Simulator, period: Period
+) -> None:
+    await bc.send(period, [a_claim(1), a_dimensioned(2)], begins=True, guard=allow)
+    await bc.send(period, [a_dimensioned(3, AVDELING="10"), a_claim(4)], begins=False, guard=allow)
+    lines = defaulting.lines(period)
+    costs = {row["document"][-1]: row["dimensions"] for row in lines if row["account"] == "7199"}
+    assert costs == {
+        "2": {"AVDELING": "20", "PROSJEKT": "P-CUP"},
+        "3": {"AVDELING": "10", "PROSJEKT": "P-CUP"},
+    }
+    await bc.post(period, guard=allow)
+    sent = [a_claim(1), a_dimensioned(2), a_dimensioned(3), a_claim(4)]
+    assert (await bc.totals(period)).checksum == totals_of(sent).checksum
+
+
+async def test_the_clash_is_met_once_and_then_foreseen(
+    bc: Client, defaulting: Simulator, period: Period
+) -> None:
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    before = defaulting.operations()["batch"]
+    await bc.send(period, [a_dimensioned(2)], begins=False, guard=allow)
+    assert defaulting.operations()["batch"] == before + 3
+    await bc.send(period, [a_dimensioned(3)], begins=False, guard=allow)
+    assert defaulting.operations()["batch"] == before + 5
+
+
+@pytest.mark.parametrize("fault", ["reply-lost", "drop-before", "half-batch"])
+@pytest.mark.parametrize("nth", [2, 3])
+async def test_a_voucher_that_was_interrupted_before_it_had_its_dimensions_is_begun_anew(
+    bc: Client, defaulting: Simulator, period: Period, fault: str, nth: int
+) -> None:
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    defaulting.fault("batch", fault, nth=nth)
+    with pytest.raises(Uncertain):
+        await bc.send(period, [a_dimensioned(2), a_claim(3)], begins=False, guard=allow)
+    async with defaulting.open() as another:
+        found = await another.find(period, first=2, last=3)
+        missing = compare([a_dimensioned(2), a_claim(3)], found)
+        assert missing.contradictions == ()
+        if missing.missing:
+            await another.send(period, missing.missing, begins=False, guard=allow)
+        await another.post(period, guard=allow)
+    lines = defaulting.lines(period, "posted")
+    assert [row["dimensions"] for row in lines if row["account"] == "7199"] == [
+        {"AVDELING": "20", "PROSJEKT": "P-CUP"}
+    ]
+    assert len(lines) == 6
+
+
+async def test_a_bare_voucher_cannot_be_posted(
+    bc: Client, defaulting: Simulator, period: Period
+) -> None:
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    defaulting.fault("batch", "drop-before", nth=3)
+    with pytest.raises(Uncertain):
+        await bc.send(period, [a_dimensioned(2)], begins=False, guard=allow)
+    with pytest.raises(Refused, match="out of balance") as caught:
+        await bc.post(period, guard=allow)
+    assert list(caught.value.culprits) == [2]
+
+
+async def test_a_dimension_that_is_refused_takes_its_voucher_back(
+    bc: Client, defaulting: Simulator, period: Period
+) -> None:
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    wrong = a_dimensioned(3, AVDELING="99")
+    with pytest.raises(Refused) as caught:
+        await bc.send(period, [a_dimensioned(2), wrong], begins=False, guard=allow)
+    assert list(caught.value.culprits) == [3]
+    assert len(defaulting.lines(period)) == 2
+
+
+async def test_lines_that_somebody_changed_stop_for_a_person(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    crooked = voucher(3, line("7140", "9.00"), line("2910", "-8.00"))
+    await bc.send(period, [crooked], begins=False, guard=allow)
+    with pytest.raises(Refused, match="that kvitt did not write"):
+        await bc.send(period, [a_claim(3)], begins=False, guard=allow)
+    assert len(business_central.lines(period)) == 6
+
+
+# -- whose fault it is -----------------------------------------------------------------------------
+
+
+async def test_a_code_that_is_too_long_is_objected_to(bc: Client, period: Period) -> None:
+    wrong = voucher(1, line("7140", "1.00", dimensions={"PROSJEKT": "P" * 21}))
+    assert (bc.objection(period, wrong) or "").startswith(
+        "has the PROSJEKT code 'PPPPPPPPPPPPPPPPPPPPP' of 21 characters"
+    )
+
+
+@pytest.mark.parametrize("naming", ["account", "line", "nobody"])
+async def test_a_batch_that_is_refused_names_the_voucher_of_its_operation(
+    bc: Client, business_central: Simulator, period: Period, naming: str
+) -> None:
+    business_central.change(refusals_name=naming)
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    wrong = voucher(4, line("9999", "1.00"), line("2910", "-1.00"))
+    with pytest.raises(Refused) as caught:
+        await bc.send(period, [*claims(2, 3), wrong, a_claim(5)], begins=False, guard=allow)
+    assert list(caught.value.culprits) == [4]
+    assert len(business_central.lines(period)) == 2
+
+
+@pytest.mark.parametrize(("naming", "culprits"), [("account", [2]), ("line", [2]), ("nobody", [])])
+async def test_a_deep_insert_that_is_refused_names_a_voucher_by_what_the_message_quotes(
+    bc: Client, business_central: Simulator, period: Period, naming: str, culprits: list[int]
+) -> None:
+    business_central.change(refusals_name=naming)
+    wrong = voucher(2, line("9999", "1.00"), line("2910", "-1.00"))
+    with pytest.raises(Refused) as caught:
+        await bc.send(period, [a_claim(1), wrong, a_claim(3)], begins=True, guard=allow)
+    assert list(caught.value.culprits) == culprits
+    assert caught.value.of_content
+    assert business_central.lines(period) == []
+
+
+@pytest.mark.parametrize(
+    ("naming", "culprits"), [("account", [1, 3]), ("line", [1]), ("nobody", [])]
+)
+async def test_a_posting_that_is_refused_names_those_who_use_the_blocked_account(
+    bc: Client, business_central: Simulator, period: Period, naming: str, culprits: list[int]
+) -> None:
+    business_central.change(refusals_name=naming)
+    other = voucher(2, line("6800", "5.00"), line("2910", "-5.00", party="ANS-101"))
+    await bc.send(period, [a_claim(1), other, a_claim(3)], begins=True, guard=allow)
+    business_central.block("7140")
+    with pytest.raises(Refused) as caught:
+        await bc.post(period, guard=allow)
+    assert sorted(caught.value.culprits) == culprits
+    assert caught.value.of_content == bool(culprits)
+    assert all("CorrelationId" not in words for words in caught.value.culprits.values())
+    assert len(business_central.lines(period)) == 6
+
+
+async def test_a_missing_mandatory_dimension_names_the_line_and_so_the_voucher(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    business_central.demand_dimension("7320", "AVDELING")
+    wrong = voucher(2, line("7320", "5.00"), line("2910", "-5.00", party="ANS-101"))
+    await bc.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+    with pytest.raises(Refused) as caught:
+        await bc.post(period, guard=allow)
+    assert list(caught.value.culprits) == [2]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("Application_DialogException", "You do not have the following permissions on TableData"),
+        (
+            "Application_FieldValidationException",
+            "Posting Date is not within your range of allowed posting dates in {line}.",
+        ),
+        ("BadRequest", "The property 'currencyCode' does not exist on type 'journalLine'."),
+        ("Authorization_RequestDenied", "No."),
+    ],
+)
+async def test_what_concerns_the_whole_company_blames_nobody(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period, code: str, message: str
+) -> None:
+    words = message.replace("{line}", f"Gen. Journal Line GENERAL, {period.reference}K, 2001")
+    error = {"error": {"code": code, "message": words}}
+    microsoft.post(url__regex=r".*/journals$").respond(400, json=error)
+    with pytest.raises(Refused) as caught:
+        await canned.send(period, claims(1, 2), begins=True, guard=allow)
+    assert (caught.value.culprits, caught.value.of_content) == ({}, False)
+
+
+async def test_a_closed_month_blames_nobody(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    business_central.change(allow_posting_from="2026-12-01")
+    with pytest.raises(Refused, match="allowed posting dates") as caught:
+        await bc.post(period, guard=allow)
+    assert (caught.value.culprits, caught.value.of_content) == ({}, False)
+
+
+# -- misfits of the set-up -------------------------------------------------------------------------
+
+TODAY = date(2026, 11, 24)
+
+
+async def test_a_company_that_fits_is_left_as_it_was(
+    bc: Client, business_central: Simulator
+) -> None:
+    for _ in range(2):
+        assert await bc.misfits(book_currency="NOK", today=TODAY) == []
+    assert business_central.operations()["journals.delete"] >= 2
+    assert bc.requests["export"] == bc.requests["read-back"] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("local_currency", "EUR", "Correct the one that is wrong"),
+        ("allow_posting_from", "2026-12-01", "from 2026-12-01 to any day only"),
+        ("allow_posting_to", "2026-10-31", "from any day to 2026-10-31 only"),
+        ("number_series", "G00041", "the trial line got G00042.*Clear No. Series"),
+        ("template_balancing_account", "1920", "balancing account 1920.*Clear Bal. Account No."),
+    ],
+)
+async def test_a_setting_that_breaks_posting_or_reading_back_is_named_with_its_remedy(
+    bc: Client, business_central: Simulator, setting: str, value: str, words: str
+) -> None:
+    business_central.change(**{setting: value})
+    [misfit] = await bc.misfits(book_currency="NOK", today=TODAY)
+    assert re.search(words, misfit)
+
+
+async def test_a_job_queue_is_seen_while_something_waits_in_it(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    business_central.change(post_with_job_queue=True, job_queue_seconds=60)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    await bc.post(period, guard=allow)
+    [misfit] = await bc.misfits(book_currency="NOK", today=TODAY)
+    assert misfit.endswith("Turn it off: General Ledger Setup, Post with Job Queue")
+    business_central.run_jobs()
+
+
+async def test_what_cannot_be_looked_at_is_said(
+    canned: BusinessCentral, microsoft: respx.MockRouter
+) -> None:
+    error = {"error": {"code": "BadRequest_NotFound", "message": "No HTTP resource was found"}}
+    microsoft.get(url__regex=r".*/generalLedgerSetup\?.*").respond(404, json=error)
+    microsoft.get(url__regex=r".*/(jobQueueEntries|journals|journalLines)\?.*").respond(
+        json={"value": []}
+    )
+    microsoft.delete(url__regex=r".*/journals\(.*").respond(204)
+    [misfit] = await canned.misfits(book_currency="NOK", today=TODAY)
+    assert misfit.startswith("A part of the set-up could not be looked at")
+
+
+# -- taking back -----------------------------------------------------------------------------------
+
+
+async def test_what_is_withdrawn_is_not_posted_and_the_rest_is(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, claims(1, 5), begins=True, guard=allow)
+    await bc.withdraw(period, [2, 4], guard=allow)
+    await bc.post(period, guard=allow)
+    documents = {row["document"][-1] for row in business_central.lines(period, "posted")}
+    assert documents == {"1", "3", "5"}
+
+
+async def test_withdrawing_twice_or_what_was_never_there_is_no_error(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.withdraw(period, [1], guard=allow)
+    await bc.send(period, claims(1, 3), begins=True, guard=allow)
+    for _ in range(2):
+        await bc.withdraw(period, [2, 9], guard=allow)
+    assert len(business_central.lines(period)) == 4
+
+
+async def test_many_vouchers_are_withdrawn_a_hundred_lines_at_a_time(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, claims(1, 130), begins=True, guard=allow)
+    await bc.withdraw(period, range(1, 121), guard=allow)
+    assert len(business_central.lines(period)) == 20
+
+
+@pytest.mark.parametrize("fault", ["reply-lost", "drop-before", "half-batch", "malformed"])
+async def test_a_lost_reply_to_withdrawing_is_read_back_and_done_again(
+    bc: Client, business_central: Simulator, period: Period, fault: str
+) -> None:
+    await bc.send(period, claims(1, 3), begins=True, guard=allow)
+    business_central.fault("batch", fault)
+    await bc.withdraw(period, [1, 2], guard=allow)
+    assert {row["document"][-1] for row in business_central.lines(period)} == {"3"}
+
+
+async def test_withdrawing_asks_the_guard(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    def lost() -> None:
+        raise LeaseLost("taken over")
+
+    await bc.send(period, claims(1, 3), begins=True, guard=allow)
+    with pytest.raises(LeaseLost):
+        await bc.withdraw(period, [1], guard=lost)
+    assert len(business_central.lines(period)) == 6
 
 
 # -- posting ---------------------------------------------------------------------------------------
@@ -298,7 +621,7 @@ async def test_a_voucher_longer_than_the_line_numbers_is_refused(
 async def test_a_lost_reply_to_posting_is_uncertain_and_then_seen_to_be_posted(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     assert not await bc.posted(period)
     business_central.fault("post", "reply-lost")
     with pytest.raises(Uncertain):
@@ -310,7 +633,7 @@ async def test_an_error_after_the_ledger_was_committed_counts_as_posted(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
     business_central.change(analysis_view_fails=True)
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     await bc.post(period, guard=allow)
     business_central.change(analysis_view_fails=False)
     assert len(business_central.lines(period, "posted")) == 4
@@ -319,7 +642,7 @@ async def test_an_error_after_the_ledger_was_committed_counts_as_posted(
 async def test_a_refusal_that_cannot_be_checked_is_uncertain(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     business_central.fault("post", "status", status=400, code="Application_DialogException")
     business_central.fault("journalLines.list", "status", status=503, times=9)
     with pytest.raises(Uncertain, match="Whether it was posted before that is not known"):
@@ -330,15 +653,17 @@ async def test_a_journal_that_may_not_be_posted_is_refused_in_the_vendors_words(
     bc: Client, period: Period
 ) -> None:
     crooked = voucher(1, line("7140", "1.00"), line("2910", "-0.99"))
-    await bc.send(period, [crooked], guard=allow)
+    await bc.send(period, [crooked], begins=True, guard=allow)
     with pytest.raises(Refused, match="out of balance"):
         await bc.post(period, guard=allow)
 
 
 async def test_lines_both_posted_and_staged_stop_for_a_person(bc: Client, period: Period) -> None:
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     await bc.post(period, guard=allow)
-    await bc.send(period, claims(1, 2), guard=allow)  # a late commit: its line numbers are free
+    await bc.send(
+        period, claims(1, 2), begins=True, guard=allow
+    )  # a late commit: its line numbers are free
     with pytest.raises(Refused, match="may book them twice"):
         await bc.posted(period)
     found = await bc.find(period, first=1, last=2)
@@ -349,7 +674,7 @@ async def test_posting_by_job_queue_is_not_posted_before_the_job_has_run(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
     business_central.change(post_with_job_queue=True, job_queue_seconds=60)
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     await bc.post(period, guard=allow)
     assert not await bc.posted(period)
     assert (await bc.totals(period)).lines == 0
@@ -362,7 +687,7 @@ async def test_a_journal_posted_under_other_numbers_stops_for_a_person(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
     business_central.change(posting_number_series="POST-0001")
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     await bc.post(period, guard=allow)
     business_central.change(posting_number_series=None)
     with pytest.raises(Refused, match="posted under other document numbers"):
@@ -372,7 +697,7 @@ async def test_a_journal_posted_under_other_numbers_stops_for_a_person(
 async def test_a_further_chunk_that_is_missing_does_not_look_like_an_empty_journal(
     bc: Client, period: Period
 ) -> None:
-    await bc.send(period, claims(1, 2), guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
     assert await bc.find(period, first=3, last=4) == {}
 
 

@@ -41,7 +41,7 @@ def allow() -> None:
 async def test_what_was_sent_is_found_posted_and_totalled(
     client: Client, simulator: Simulator, period: Period
 ) -> None:
-    await client.send(period, VOUCHERS, guard=allow)
+    await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
     await client.post(period, guard=allow)
     simulator.run_jobs()
@@ -51,6 +51,7 @@ async def test_what_was_sent_is_found_posted_and_totalled(
     shown, sent = await client.totals(period), totals_of(VOUCHERS)
     assert (shown.vouchers, shown.lines, shown.booked) == (sent.vouchers, sent.lines, sent.booked)
     assert shown.original in (None, sent.original)
+    assert (shown.checksum, shown.staged) == (sent.checksum, 0)
     assert len(simulator.lines(period, "posted")) == 7
     assert simulator.lines(period, "staged") == []
 
@@ -58,7 +59,7 @@ async def test_what_was_sent_is_found_posted_and_totalled(
 async def test_amounts_arrive_to_the_last_digit(
     client: Client, simulator: Simulator, period: Period
 ) -> None:
-    await client.send(period, VOUCHERS, guard=allow)
+    await client.send(period, VOUCHERS, begins=True, guard=allow)
     amounts = [row["amount"] for row in simulator.lines(period)]
     assert amounts == ["0.10", "0.20", "-0.30", "1234567.89", "-1234567.89", "1173.21", "-1173.21"]
 
@@ -66,13 +67,29 @@ async def test_amounts_arrive_to_the_last_digit(
 async def test_further_chunks_join_the_first(
     client: Client, simulator: Simulator, period: Period
 ) -> None:
-    await client.send(period, claims(1, 40), guard=allow)
-    await client.send(period, claims(41, 80), guard=allow)
-    await client.send(period, claims(81, 90), guard=allow)
+    await client.send(period, claims(1, 40), begins=True, guard=allow)
+    await client.send(period, claims(41, 80), begins=False, guard=allow)
+    await client.send(period, claims(81, 90), begins=False, guard=allow)
     await client.post(period, guard=allow)
     simulator.run_jobs()
     shown = await client.totals(period)
     assert (shown.vouchers, shown.lines, shown.booked) == (90, 180, Decimal("4104.00"))
+
+
+async def test_a_voucher_in_two_copies_has_another_checksum(
+    client: Client, simulator: Simulator, period: Period
+) -> None:
+    for begins in (True, False):
+        await client.send(period, VOUCHERS[:1], begins=begins, guard=allow)
+        await client.post(period, guard=allow)
+        simulator.run_jobs()
+    shown, sent = await client.totals(period), totals_of(VOUCHERS[:1])
+    assert (shown.vouchers, shown.lines) == (sent.vouchers, 2 * sent.lines)
+    assert shown.checksum != sent.checksum
+
+
+async def test_a_plain_voucher_is_not_objected_to(client: Client, period: Period) -> None:
+    assert [client.objection(period, each) for each in VOUCHERS] == [None, None, None]
 
 
 async def test_what_never_arrived_is_not_found(client: Client, period: Period) -> None:
@@ -81,8 +98,8 @@ async def test_what_never_arrived_is_not_found(client: Client, period: Period) -
 
 async def test_two_integrations_in_one_company_do_not_see_each_other(client: Client) -> None:
     mine, yours = a_period(), a_period()
-    await client.send(mine, [a_claim(1, "10.00")], guard=allow)
-    await client.send(yours, [a_claim(1, "20.00"), a_claim(2, "30.00")], guard=allow)
+    await client.send(mine, [a_claim(1, "10.00")], begins=True, guard=allow)
+    await client.send(yours, [a_claim(1, "20.00"), a_claim(2, "30.00")], begins=True, guard=allow)
     found = await client.find(mine, first=1, last=2)
     assert found == {1: FoundVoucher(lines=2, booked=Decimal(10))}
 
@@ -92,7 +109,7 @@ async def test_a_lost_reply_is_uncertain_and_reading_back_shows_what_arrived(
 ) -> None:
     simulator.fault(simulator.writes, "reply-lost")
     with pytest.raises(Uncertain, match="read back before anything is sent again"):
-        await client.send(period, VOUCHERS, guard=allow)
+        await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
     assert len(simulator.lines(period)) == 7
 
@@ -102,9 +119,9 @@ async def test_a_call_that_was_dropped_before_is_uncertain_too_and_may_be_sent_a
 ) -> None:
     simulator.fault(simulator.writes, "drop-before")
     with pytest.raises(Uncertain):
-        await client.send(period, VOUCHERS, guard=allow)
+        await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert await client.find(period, first=1, last=3) == {}
-    await client.send(period, VOUCHERS, guard=allow)
+    await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert len(simulator.lines(period)) == 7
 
 
@@ -114,7 +131,7 @@ async def test_a_reply_that_cannot_be_read_is_uncertain(
 ) -> None:
     simulator.fault(simulator.writes, fault)
     with pytest.raises(Uncertain):
-        await client.send(period, VOUCHERS, guard=allow)
+        await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
 
 
@@ -125,7 +142,7 @@ async def test_a_reply_that_takes_too_long_is_uncertain(
         await client.probe()
         simulator.fault(simulator.writes, "slow", delay=0.6)
         with pytest.raises(Uncertain, match="ReadTimeout"):
-            await client.send(period, VOUCHERS, guard=allow)
+            await client.send(period, VOUCHERS, begins=True, guard=allow)
         assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
 
 
@@ -136,7 +153,7 @@ async def test_a_server_error_on_a_write_is_uncertain_and_not_sent_again(
     before = simulator.operations().get(simulator.writes, 0)
     simulator.fault(simulator.writes, "status", status=status)
     with pytest.raises(Uncertain, match=f"HTTP {status}"):
-        await client.send(period, VOUCHERS, guard=allow)
+        await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert simulator.operations()[simulator.writes] == before + 1
 
 
@@ -144,7 +161,7 @@ async def test_a_limit_is_waited_for_and_the_call_sent_once(
     client: Client, simulator: Simulator, period: Period
 ) -> None:
     simulator.fault(simulator.writes, "rate-limit", times=2)
-    await client.send(period, VOUCHERS, guard=allow)
+    await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert len(simulator.lines(period)) == 7
     assert client.requests["export"] == 3
 
@@ -154,7 +171,7 @@ async def test_a_limit_that_stays_is_unsent(
 ) -> None:
     simulator.fault(simulator.writes, "rate-limit", times=9)
     with pytest.raises(Unsent, match="the next run asks again"):
-        await client.send(period, VOUCHERS, guard=allow)
+        await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert simulator.lines(period) == []
 
 
@@ -164,7 +181,7 @@ async def test_a_long_wait_is_not_waited_for_but_passed_on(
     code = {"xledger": "BAD_REQUEST.INSUFFICIENT_CREDITS"}.get(simulator.vendor)
     simulator.fault(simulator.writes, "rate-limit", times=9, retry_after=300, code=code)
     with pytest.raises(Unsent) as caught:
-        await client.send(period, VOUCHERS, guard=allow)
+        await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert caught.value.retry_after is not None
     assert 290 <= caught.value.retry_after.total_seconds() <= 300
     assert client.requests["export"] == 1
@@ -174,7 +191,7 @@ async def test_a_long_wait_is_not_waited_for_but_passed_on(
 async def test_a_read_is_made_again(
     client: Client, simulator: Simulator, period: Period, fault: str
 ) -> None:
-    await client.send(period, VOUCHERS, guard=allow)
+    await client.send(period, VOUCHERS, begins=True, guard=allow)
     simulator.fault(simulator.reads, fault, times=2)
     assert len(await client.find(period, first=1, last=3)) == 3
 
@@ -194,7 +211,7 @@ async def test_an_account_that_the_vendor_does_not_know_is_named(
         simulator.change(unknown_codes="import")
     wrong = voucher(1, line("9999", "1.00"), line("2910", "-1.00"))
     with pytest.raises(Refused, match=r"9999.*a person has mended"):
-        await client.send(period, [wrong], guard=allow)
+        await client.send(period, [wrong], begins=True, guard=allow)
     assert simulator.lines(period) == []
 
 
@@ -210,7 +227,7 @@ async def test_the_guard_is_asked_before_each_try_of_a_write_and_stops_it(
 
     simulator.fault(simulator.writes, "rate-limit", times=2)
     with pytest.raises(LeaseLost):
-        await client.send(period, VOUCHERS, guard=guard)
+        await client.send(period, VOUCHERS, begins=True, guard=guard)
     assert asked == [0, 1, 2]
     assert simulator.lines(period) == []
 
@@ -220,7 +237,7 @@ async def test_a_vendor_that_is_not_there_is_unsent_and_costs_nothing(
 ) -> None:
     async with simulator.open(api_url="http://127.0.0.1:9") as client:
         with pytest.raises(Unsent, match="ConnectError"):
-            await client.send(period, VOUCHERS, guard=allow)
+            await client.send(period, VOUCHERS, begins=True, guard=allow)
         assert client.requests["export"] == 0
 
 
@@ -239,7 +256,7 @@ async def test_no_secret_is_said_or_logged(
         simulator.reset()
         simulator.fault("*", fault, times=9)
         with pytest.raises((Unsent, Uncertain, Refused)) as caught:
-            await client.send(period, VOUCHERS, guard=allow)
+            await client.send(period, VOUCHERS, begins=True, guard=allow)
         errors.append(caught.value)
     told = " ".join([repr(client), *map(repr, errors), *map(repr, map(vars, errors)), caplog.text])
     told += " ".join(repr(record.__dict__) for record in caplog.records)

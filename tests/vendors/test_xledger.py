@@ -69,7 +69,7 @@ def sent_to(vendor: respx.Route) -> list[dict[str, Any]]:
 
 
 async def test_a_period_costs_a_call_per_chunk_and_two_to_read(xl: Client, period: Period) -> None:
-    await xl.send(period, claims(1, 100), guard=allow)
+    await xl.send(period, claims(1, 100), begins=True, guard=allow)
     await xl.post(period, guard=allow)
     assert (await xl.totals(period)).vouchers == 100
     assert dict(xl.requests) == {"export": 1, "read-back": 2}
@@ -87,7 +87,7 @@ async def test_a_line_carries_what_the_voucher_says(
         source="EXP",
     )
     with pytest.raises(Refused):
-        await canned.send(period, [sent], guard=allow)
+        await canned.send(period, [sent], begins=True, guard=allow)
     cost, debt = sent_to(vendor)[0]["variables"]["inputs"]
     assert cost == {
         "clientId": f"{period.reference}-000003-0001",
@@ -120,7 +120,7 @@ async def test_a_voucher_in_the_book_currency_has_no_rate(
 ) -> None:
     vendor.mock(return_value=an_error(code="INVALID_VALUE"))
     with pytest.raises(Refused):
-        await canned.send(period, [a_claim(1)], guard=allow)
+        await canned.send(period, [a_claim(1)], begins=True, guard=allow)
     assert "exchangeRate" not in sent_to(vendor)[0]["variables"]["inputs"][0]["node"]
 
 
@@ -131,7 +131,7 @@ async def test_original_currencies_are_read_back(xl: Client, period: Period) -> 
         line("2910", "-1173.21", amount="-100.00"),
         currency="EUR",
     )
-    await xl.send(period, [a_claim(1, "0.30"), euros], guard=allow)
+    await xl.send(period, [a_claim(1, "0.30"), euros], begins=True, guard=allow)
     shown = await xl.totals(period)
     assert shown.original == {"NOK": Decimal("0.30"), "EUR": Decimal(100)}
     assert shown.booked == Decimal("1173.51")
@@ -145,21 +145,107 @@ async def test_currencies_that_are_not_shown_are_not_guessed(
     assert (await canned.totals(period)).original is None
 
 
-async def test_a_dimension_that_is_no_slot_is_refused_before_anything_is_sent(
+async def test_a_dimension_that_is_no_slot_is_objected_to_and_never_sent(
     xl: Client, period: Period
 ) -> None:
     wrong = voucher(1, line("7140", "1.00", dimensions={"department": "10"}))
+    assert "'department'" in (xl.objection(period, wrong) or "")
     with pytest.raises(Refused, match=r"'department'.*mapping"):
-        await xl.send(period, [wrong], guard=allow)
+        await xl.send(period, [wrong], begins=True, guard=allow)
     assert xl.requests["export"] == 0
 
 
-async def test_a_voucher_of_more_lines_than_a_call_takes_is_refused(
+async def test_a_voucher_of_more_lines_than_a_call_takes_is_objected_to(
     xl: Client, period: Period
 ) -> None:
-    lines = [line("7140", "1.00") for _ in range(501)]
-    with pytest.raises(Refused, match="501 lines"):
-        await xl.send(period, [voucher(1, *lines)], guard=allow)
+    long = voucher(1, *[line("7140", "1.00") for _ in range(501)])
+    assert xl.objection(period, long) == (
+        "has 501 lines, and Xledger takes 500 at once, vouchers whole: split the claim"
+    )
+    assert xl.objection(period, a_claim(1)) is None
+
+
+@pytest.mark.parametrize(("booked", "amount"), [("10.00", "0"), ("0", "10.00")])
+async def test_a_voucher_without_an_exchange_rate_is_objected_to(
+    xl: Client, period: Period, booked: str, amount: str
+) -> None:
+    lines = [line("7140", booked, amount=amount), line("2910", f"-{booked}", amount=f"-{amount}")]
+    objection = xl.objection(period, voucher(1, *lines, currency="EUR")) or ""
+    assert "from which no exchange rate follows" in objection
+
+
+# -- whose fault it is -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("naming", "culprits"),
+    [("value", [2]), ("client-id", [2]), ("place", [2]), ("path", [2]), ("nobody", [])],
+)
+async def test_a_bad_node_fails_all_and_is_named_where_the_message_says_so(
+    xl: Client, xledger: Simulator, period: Period, naming: str, culprits: list[int]
+) -> None:
+    xledger.change(refusals_name=naming, unknown_codes="import")
+    wrong = voucher(2, line("9999", "1.00"), line("2910", "-1.00"))
+    with pytest.raises(Refused) as caught:
+        await xl.send(period, [a_claim(1), wrong, a_claim(3)], begins=True, guard=allow)
+    assert list(caught.value.culprits) == culprits
+    assert caught.value.of_content
+    assert xledger.lines(period) == []
+
+
+async def test_a_bad_node_that_is_alone_is_to_blame(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    xledger.change(refusals_name="nobody", unknown_codes="import")
+    wrong = voucher(2, line("9999", "1.00"), line("2910", "-1.00"))
+    with pytest.raises(Refused) as caught:
+        await xl.send(period, [wrong], begins=True, guard=allow)
+    assert caught.value.culprits == {2: "The value is not valid"}
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("Field 'glObject9' is not defined by type 'GLImportItemInput'.", "INVALID_VALUE"),
+        ("A mutation takes at most 500 nodes.", "BAD_REQUEST"),
+        ("The token has no access to this entity.", "INVALID_VALUE"),
+        ("Cannot query field 'edges' on type 'X'.", None),
+        ("Argument 'inputs' has an invalid value.", "ARGUMENTS_OF_CORRECT_TYPE"),
+    ],
+)
+async def test_what_concerns_no_single_voucher_blames_nobody(
+    canned: Xledger, vendor: respx.Route, period: Period, message: str, code: str | None
+) -> None:
+    vendor.mock(return_value=an_error(message, code=code))
+    with pytest.raises(Refused) as caught:
+        await canned.send(period, [a_claim(1)], begins=True, guard=allow)
+    assert (caught.value.culprits, caught.value.of_content) == ({}, False)
+
+
+async def test_a_wrong_type_is_blamed_on_the_node_whose_place_is_named(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    message = "Variable '$inputs' got invalid value '1.234' at 'inputs[3].node.amount'."
+    vendor.mock(return_value=an_error(message, code="ARGUMENTS_OF_CORRECT_TYPE"))
+    with pytest.raises(Refused) as caught:
+        await canned.send(period, claims(1, 3), begins=True, guard=allow)
+    assert list(caught.value.culprits) == [2]
+
+
+async def test_a_number_that_is_no_code_blames_nobody(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    message = "The field 'text' of account takes at most 7140 characters"
+    vendor.mock(return_value=an_error(message, code="INVALID_VALUE"))
+    with pytest.raises(Refused) as caught:
+        await canned.send(period, claims(1, 2), begins=True, guard=allow)
+    assert (caught.value.culprits, caught.value.of_content) == ({}, True)
+
+
+async def test_xledger_takes_nothing_back(xl: Client, period: Period) -> None:
+    with pytest.raises(Refused, match="posts imported rows by itself"):
+        await xl.withdraw(period, [1], guard=allow)
+    assert xl.requests == {}
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -187,7 +273,7 @@ async def test_limits_come_with_status_200_and_say_when_to_come_back(
 ) -> None:
     vendor.mock(return_value=an_error(code=code, extensions=extensions))
     with pytest.raises(Unsent) as caught:
-        await canned.send(period, [a_claim(1)], guard=allow)
+        await canned.send(period, [a_claim(1)], begins=True, guard=allow)
     assert caught.value.retry_after is not None
     assert caught.value.retry_after.total_seconds() == seconds
     assert vendor.call_count == (1 if seconds > 15 else 3)
@@ -208,7 +294,7 @@ async def test_a_permanent_error_is_refused(
 ) -> None:
     vendor.mock(return_value=an_error(**error))
     with pytest.raises(Refused):
-        await canned.send(period, [a_claim(1)], guard=allow)
+        await canned.send(period, [a_claim(1)], begins=True, guard=allow)
     assert vendor.call_count == 1
 
 
@@ -226,7 +312,7 @@ async def test_a_write_whose_reply_says_neither_yes_nor_no_is_uncertain(
 ) -> None:
     vendor.mock(return_value=reply)
     with pytest.raises(Uncertain):
-        await canned.send(period, [a_claim(1)], guard=allow)
+        await canned.send(period, [a_claim(1)], begins=True, guard=allow)
     assert vendor.call_count == 1
 
 
@@ -259,9 +345,9 @@ async def test_a_read_back_follows_the_pages(
     xl: Client, xledger: Simulator, period: Period
 ) -> None:
     xledger.change(largest_page=3)
-    await xl.send(period, claims(1, 4), guard=allow)
+    await xl.send(period, claims(1, 4), begins=True, guard=allow)
     xledger.run_jobs()
-    await xl.send(period, claims(5, 9), guard=allow)
+    await xl.send(period, claims(5, 9), begins=False, guard=allow)
     assert compare(claims(1, 9), await xl.find(period, first=1, last=9)).complete
     xledger.change(largest_page=1000)
 
@@ -270,7 +356,8 @@ async def test_a_row_that_moves_while_we_read_counts_once(
     canned: Xledger, vendor: respx.Route, period: Period
 ) -> None:
     staged, posted = a_row(period, 1, "5.00"), a_row(period, 2, "5.00")
-    vendor.mock(side_effect=[a_page(staged), a_page(posted), a_page()])
+    replies = [a_page(staged), a_page(posted), a_page(), a_page(posted)]
+    vendor.mock(side_effect=replies)
     found = await canned.find(period, first=1, last=1)
     assert found == {1: FoundVoucher(lines=1, booked=Decimal(5))}
 
@@ -278,17 +365,62 @@ async def test_a_row_that_moves_while_we_read_counts_once(
 async def test_a_row_that_is_staged_beside_its_posted_twin_counts_twice(
     xl: Client, xledger: Simulator, period: Period
 ) -> None:
-    await xl.send(period, [a_claim(1, "5.00")], guard=allow)
+    await xl.send(period, [a_claim(1, "5.00")], begins=True, guard=allow)
     xledger.run_jobs()
-    await xl.send(period, [a_claim(1, "5.00")], guard=allow)  # a late commit
+    await xl.send(period, [a_claim(1, "5.00")], begins=True, guard=allow)  # a late commit
     found = await xl.find(period, first=1, last=1)
     assert found == {1: FoundVoucher(lines=4, booked=Decimal(10))}
 
 
+async def test_lines_that_wait_for_the_posting_job_are_counted(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    await xl.send(period, claims(1, 2), begins=True, guard=allow)
+    xledger.run_jobs()
+    await xl.send(period, claims(3, 5), begins=False, guard=allow)
+    shown = await xl.totals(period)
+    assert (shown.lines, shown.staged) == (10, 6)
+
+
+async def test_a_job_that_moves_faster_than_we_read_is_left_to_the_next_run(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    posted = a_page(a_row(period, 9, "5.00"))
+    replies = [a_page(a_row(period, 1, f"{n}.00")) if n % 2 else posted for n in range(1, 99)]
+    vendor.mock(side_effect=replies)
+    with pytest.raises(Unsent, match="The next run reads them again"):
+        await canned.totals(period)
+
+
 async def test_rows_sent_twice_count_twice(xl: Client, period: Period) -> None:
     for _ in range(2):
-        await xl.send(period, [a_claim(1, "5.00")], guard=allow)
+        await xl.send(period, [a_claim(1, "5.00")], begins=True, guard=allow)
     assert (await xl.totals(period)).lines == 4
+
+
+async def test_what_the_posting_job_refuses_is_traced_to_its_voucher(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    wrong = voucher(2, line("9999", "1.00"), line("2910", "-1.00"))
+    await xl.send(period, [a_claim(1), wrong, a_claim(3)], begins=True, guard=allow)
+    xledger.run_jobs()
+    assert await xl.refused_lines(period) == {2: "Account 9999 does not exist."}
+    shown = await xl.totals(period)
+    assert (shown.lines, shown.staged) == (6, 2)
+
+
+async def test_a_tenant_that_fits_has_no_misfits(xl: Client) -> None:
+    assert await xl.misfits(book_currency="NOK", today=NOW.date()) == []
+    assert xl.requests == {"probe": 3}
+
+
+async def test_a_schema_without_a_reference_on_refusals_is_a_misfit(
+    xl: Client, xledger: Simulator
+) -> None:
+    xledger.change(errors_carry_ext_identifier=False)
+    [misfit] = await xl.misfits(book_currency="NOK", today=NOW.date())
+    assert "glImportItemErrors with extIdentifier" in misfit
+    xledger.change(errors_carry_ext_identifier=True)
 
 
 async def test_rows_that_the_posting_job_refused_are_named(
@@ -311,7 +443,7 @@ async def test_a_schema_whose_errors_have_no_reference_shows_what_is_missing_all
 async def test_rows_in_neither_table_are_not_there_yet(
     xl: Client, xledger: Simulator, period: Period
 ) -> None:
-    await xl.send(period, [a_claim(1)], guard=allow)
+    await xl.send(period, [a_claim(1)], begins=True, guard=allow)
     assert xl.habits.absences == 2
     xledger.run_jobs()
     assert len(await xl.find(period, first=1, last=1)) == 1

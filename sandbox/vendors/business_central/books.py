@@ -48,6 +48,19 @@ CREATE TABLE IF NOT EXISTS entries (
   tax_code TEXT, dimensions TEXT, modified TEXT);
 CREATE INDEX IF NOT EXISTS by_document ON entries (company, document_number, posting_date);
 CREATE TABLE IF NOT EXISTS posting_queue (journal TEXT PRIMARY KEY, due REAL);
+-- A job of its own posts what is queued: codeunit 250 [C].
+CREATE VIEW IF NOT EXISTS job_queue AS
+  SELECT j.id, j.company, 250 AS object, 'Ready' AS status, j.modified
+  FROM posting_queue q JOIN journals j ON j.id = q.journal;
+CREATE VIEW IF NOT EXISTS ledger_setup AS
+  SELECT id, id AS company, modified,
+    ifnull((SELECT json_extract(value, '$') FROM settings WHERE name = 'local_currency'),
+      'NOK') AS currency,
+    ifnull((SELECT json_extract(value, '$') FROM settings WHERE name = 'allow_posting_from'),
+      '0001-01-01') AS allow_from,
+    ifnull((SELECT json_extract(value, '$') FROM settings WHERE name = 'allow_posting_to'),
+      '0001-01-01') AS allow_to
+  FROM companies;
 PRAGMA foreign_keys = on;
 """
 
@@ -74,6 +87,15 @@ class Settings(books.Settings):
     deep_insert_on_existing: Literal["append", "refuse"] = "append"  # unconfirmed
     # Microsoft's reference for GET journalLines says G/L and Bank only; our page has all four.
     readable_account_types: tuple[str, ...] = ("G/L Account", "Customer", "Vendor", "Bank Account")
+    # What a refusal of a line says: the account, as BC does [C]; also the line, as some do [C]; or
+    # neither, as a client must reckon with.
+    refusals_name: Literal["account", "line", "nobody"] = "account"
+    blocked_at: Literal["insert", "posting"] = "insert"  # when a blocked account is noticed
+    # General ledger set-up: what generalLedgerSetup shows, the same for each company here
+    local_currency: str = "NOK"
+    allow_posting_from: str = "0001-01-01"  # as the API writes "no date"
+    allow_posting_to: str = "0001-01-01"
+    template_balancing_account: str = ""  # which each new journal gets
     # Posting
     force_document_balance: bool = True
     number_series: str | None = None  # the last number used; on every batch

@@ -249,6 +249,34 @@ COMPANIES = Entity(
         _id(), _text("name", "name", 30), _text("displayName", "ifnull(name, '')", 250), MODIFIED
     ),
 )
+# From Microsoft's source of the API (pages 30087 and 30091), as far as an exporter reads them.
+LEDGER_SETUP = Entity(
+    name="generalLedgerSetup",
+    type_name="General Ledger Setup",
+    table="ledger_setup",
+    owner="company",
+    order="id",
+    fields=_fields(
+        _id(),
+        Field(name="allowPostingFrom", column="allow_from", kind=Kind.DATE),
+        Field(name="allowPostingTo", column="allow_to", kind=Kind.DATE),
+        _code("localCurrencyCode", "currency", 10),
+        MODIFIED,
+    ),
+)
+JOB_QUEUE = Entity(
+    name="jobQueueEntries",
+    type_name="Job Queue Entry",
+    table="job_queue",
+    owner="company",
+    order="id",
+    fields=_fields(
+        _id(),
+        Field(name="objectIdToRun", column="object", kind=Kind.WHOLE),
+        _text("status", "status", 20),
+        MODIFIED,
+    ),
+)
 ENTITIES = {
     each.name: each
     for each in (
@@ -261,6 +289,8 @@ ENTITIES = {
         DIMENSIONS,
         DIMENSION_VALUES,
         LEDGER_ENTRIES,
+        LEDGER_SETUP,
+        JOB_QUEUE,
     )
 }
 

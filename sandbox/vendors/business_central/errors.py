@@ -1,6 +1,6 @@
 """Errors as Business Central words them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 
@@ -17,6 +17,26 @@ class ApiError(Exception):
         """Return the error in BC's shape; the correlation id ends the message."""
         message = f"{self.message}  CorrelationId:  {uuid4()}."
         return {"error": {"code": self.code, "message": message}}
+
+    def about(self, line: str, *, naming: str) -> "ApiError":
+        """Return a refusal of what a line holds, with as much of that named as is wanted."""
+        if not self.code.startswith(("Application_", "Internal_InvalidTableRelation")):
+            return self
+        match naming:
+            case "line":
+                return replace(self, message=f"{self.message.rstrip('.')} in {line}.")
+            case "nobody":
+                return replace(self, message="A line is not valid.")
+            case _:
+                return self
+
+
+def line_named(batch: str, number: int) -> str:
+    """Name a journal line as BC's messages do [C]."""
+    return (
+        "Gen. Journal Line Journal Template Name='GENERAL',"
+        f"Journal Batch Name='{batch}',Line No.='{number}'"
+    )
 
 
 def bad_request(message: str) -> ApiError:

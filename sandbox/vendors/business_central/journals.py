@@ -1,5 +1,6 @@
 """Writing journals, their lines and the dimensions of a line. A bad part undoes the whole call."""
 
+import re
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from sandbox.vendors.business_central.entities import (
 from sandbox.vendors.business_central.errors import (
     ApiError,
     bad_request,
+    line_named,
     no_such_value,
     not_found,
     refused,
@@ -59,6 +61,10 @@ class Writer:
         row = self._current(entity, owner, key, if_match)
         values = accept(entity, body)
         columns = self._line_columns(row, values) if entity is LINES else _columns(entity, values)
+        if entity is DIMENSION_LINES:
+            if columns.get("code", row["code"]) != row["code"]:
+                raise refused('The "id" and "code" fields cannot be modified.')
+            self._demand_dimension(row["code"], columns.get("value", row["value"]))
         changes = {**columns, "version": row["version"] + 1, "modified": self._books.moment()}
         assignments = ", ".join(f"{column} = ?" for column in changes)
         sql = f"UPDATE {entity.table} SET {assignments} WHERE id = ?"  # noqa: S608 - our own names
@@ -102,10 +108,19 @@ class Writer:
         )
         if existing and deep and self._books.settings.deep_insert_on_existing == "append":
             return existing["id"]
-        usual = {"display_name": "", "balancing_account": "", "template": DEFAULT_TEMPLATE}
+        balancing = self._books.settings.template_balancing_account
+        usual = {"display_name": "", "balancing_account": balancing, "template": DEFAULT_TEMPLATE}
         return self._insert(JOURNALS, {**usual, **row, "company": self._company})
 
     def _create_line(self, journal: str, body: Mapping[str, Any]) -> str:
+        try:
+            return self._create_good_line(journal, body)
+        except ApiError as error:
+            batch = self._books.row("SELECT code FROM journals WHERE id = ?", journal)
+            named = line_named(batch["code"] if batch else "", body.get("lineNumber", 0))
+            raise error.about(named, naming=self._books.settings.refusals_name) from error
+
+    def _create_good_line(self, journal: str, body: Mapping[str, Any]) -> str:
         dimensions = _objects("dimensionSetLines", body.get("dimensionSetLines"))
         own = {name: value for name, value in body.items() if name != "dimensionSetLines"}
         usual = {
@@ -113,6 +128,8 @@ class Writer:
             "line_number": self._next_line_number(journal),
             "posting_date": self._books.moment()[:10],
             "balancing_account": self._balancing_account(journal),
+            # A line that brings no number gets the next of the batch's series.
+            "document_number": incremented(self._books.settings.number_series or ""),
         }
         columns = self._line_columns(usual, accept(LINES, own))
         row = {**usual, **columns, "journal": journal, "company": self._company}
@@ -160,13 +177,22 @@ class Writer:
         )
         if account is None:
             raise no_such_value("Account No.", LINES.type_name, number, kind)
-        if account["blocked"]:
+        if account["blocked"] and self._books.settings.blocked_at == "insert":
             raise blocked(kind, number)
         return account
 
     def _create_dimension(self, line: str, body: Mapping[str, Any]) -> str:
         row = _columns(DIMENSION_LINES, accept(DIMENSION_LINES, body))
-        code, value = row.get("code", ""), row.get("value", "")
+        code = row.get("code", "")
+        self._demand_dimension(code, row.get("value", ""))
+        if self._books.row("SELECT 1 FROM line_dimensions WHERE line = ? AND code = ?", line, code):
+            raise refused(
+                "The dimension set line already exists. Check existing dimension set lines and the "
+                "default dimension set lines on the parent."
+            )
+        return self._insert(DIMENSION_LINES, {**row, "line": line})
+
+    def _demand_dimension(self, code: str, value: str) -> None:
         known = self._books.row(
             """SELECT 1 FROM dimension_values v JOIN dimensions d ON d.id = v.dimension
                WHERE d.company = ? AND d.code = ? AND v.code = ?""",
@@ -175,13 +201,8 @@ class Writer:
             value,
         )
         if known is None:
-            raise no_such_value(
-                "Dimension Value Code",
-                DIMENSION_LINES.type_name,
-                f"{code} {value}",
-                "Dimension Value",
-            )
-        return self._insert(DIMENSION_LINES, {**row, "line": line})
+            # In these words, which do not say which value [C, source of the API].
+            raise refused('The "valueCode" does not match to a Dimension Value.')
 
     def _apply_default_dimensions(self, line: str, row: dict[str, Any]) -> None:
         for default in self._books.rows(
@@ -242,10 +263,18 @@ class Writer:
         )
 
 
+def incremented(code: str) -> str:
+    """Return the code with its trailing number one up (EXP202511 → EXP202512), else unchanged."""
+    digits = re.search(r"\d+$", code)
+    if digits is None:
+        return code
+    return code[: digits.start()] + str(int(digits[0]) + 1).zfill(len(digits[0]))
+
+
 def blocked(kind: str, number: str) -> ApiError:
     """Return the error for an account that takes no postings."""
     return refused(
-        f"Blocked must be equal to 'No' in {kind}: No.={number}. Current value is 'Yes'."
+        f"Blocked must be equal to 'No'  in {kind}: No.={number}. Current value is 'Yes'."
     )
 
 

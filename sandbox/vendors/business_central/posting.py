@@ -1,15 +1,14 @@
 """Microsoft.NAV.post: from a journal's lines to ledger entries, in one transaction."""
 
 import json
-import re
 from collections import defaultdict
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 from sandbox.vendors.business_central.books import Books
-from sandbox.vendors.business_central.errors import ApiError, refused
-from sandbox.vendors.business_central.journals import Writer, blocked
+from sandbox.vendors.business_central.errors import ApiError, line_named, refused
+from sandbox.vendors.business_central.journals import Writer, blocked, incremented
 
 
 class Posting:
@@ -50,7 +49,7 @@ class Posting:
         if batch is None or not lines:
             return  # deleted, or posted by somebody else, since it was queued
         with self._books.transaction():
-            self._check(lines)
+            self._check(batch, lines)
             for line in self._numbered(lines):
                 self._enter(batch, line)
             self._books.write("DELETE FROM lines WHERE journal = ?", journal)
@@ -64,18 +63,33 @@ class Posting:
             journal,
         )
 
-    def _check(self, lines: list[dict[str, Any]]) -> None:
+    def _check(self, batch: dict[str, Any], lines: list[dict[str, Any]]) -> None:
         for line in lines:
             if not line["document_number"]:
                 raise refused(f"Document No. must have a value in line {line['line_number']}.")
-            self._check_account(line)
+            self._check_date(batch, line)
+            try:
+                self._check_account(batch, line)
+            except ApiError as error:
+                named = line_named(batch["code"], line["line_number"])
+                raise error.about(named, naming=self._books.settings.refusals_name) from error
         if self._books.settings.number_series:
             self._check_number_series(lines)
-        self._check_balance(lines, "posting_date")
         if self._books.settings.force_document_balance:
             self._check_balance(lines, "posting_date", "document_number")
+        self._check_balance(lines, "posting_date")
 
-    def _check_account(self, line: dict[str, Any]) -> None:
+    def _check_date(self, batch: dict[str, Any], line: dict[str, Any]) -> None:
+        """Refuse a date outside of the window in which the company may post."""
+        settings, date = self._books.settings, line["posting_date"]
+        until = settings.allow_posting_to.replace("0001-01-01", "9999-12-31")
+        if not settings.allow_posting_from <= date <= until:
+            raise refused(
+                "Posting Date is not within your range of allowed posting dates in "
+                f"{line_named(batch['code'], line['line_number'])}."
+            )
+
+    def _check_account(self, batch: dict[str, Any], line: dict[str, Any]) -> None:
         account = self._account(line)
         if account["blocked"]:
             raise blocked(line["account_type"], line["account_number"])
@@ -84,7 +98,10 @@ class Posting:
             "SELECT code FROM default_dimensions WHERE account = ? AND mandatory", account["id"]
         ):
             if demanded["code"] not in given:
+                # In these words, with the line as the third of the names [C].
+                named = f"{batch['template']}, {batch['code']}, {line['line_number']}"
                 raise refused(
+                    f"A dimension used in Gen. Journal Line {named} has caused an error. "
                     f"Select a Dimension Value Code for the Dimension Code {demanded['code']} for "
                     f"{line['account_type']} {line['account_number']}."
                 )
@@ -182,11 +199,3 @@ class Posting:
         if account is None:
             raise refused(f"{line['account_type']} {line['account_number']} does not exist.")
         return account
-
-
-def incremented(code: str) -> str:
-    """Return the code with its trailing number one up (EXP202511 → EXP202512), else unchanged."""
-    digits = re.search(r"\d+$", code)
-    if digits is None:
-        return code
-    return code[: digits.start()] + str(int(digits[0]) + 1).zfill(len(digits[0]))

@@ -64,6 +64,8 @@ class Settings(books.Settings):
     # Import and posting
     balance: Literal["import", "posting", "never"] = "posting"  # unconfirmed
     unknown_codes: Literal["import", "posting"] = "posting"
+    # How a refused import says which node is to blame: all of it unconfirmed.
+    refusals_name: Literal["value", "client-id", "place", "path", "nobody"] = "value"
     posting_interval_seconds: float = 0  # 0: only on POST /_sandbox/jobs
     transit_seconds: float = 0.2
 

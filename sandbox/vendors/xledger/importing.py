@@ -25,7 +25,7 @@ class Importing:
         limit = self._books.settings.nodes_per_mutation
         if len(inputs) > limit:
             raise XledgerError(f"A mutation takes at most {limit} nodes.", "BAD_REQUEST")
-        rows = [self._row(each["node"]) for each in inputs]
+        rows = [self._named_row(place, each) for place, each in enumerate(inputs)]
         if self._books.settings.balance == "import":
             _demand_balance(rows)
         wanted = list(zip(inputs, rows, strict=True))
@@ -35,6 +35,13 @@ class Importing:
                 for given, row in (wanted[: len(wanted) // 2] if half else wanted)
             ]
         return {"edges": edges}
+
+    def _named_row(self, place: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self._row(given["node"])
+        except XledgerError as error:
+            naming = self._books.settings.refusals_name
+            raise error.about(place, given.get("clientId"), naming=naming) from error
 
     def _row(self, node: Mapping[str, Any]) -> dict[str, Any]:
         row = {name: self._value(name, value) for name, value in node.items()}
