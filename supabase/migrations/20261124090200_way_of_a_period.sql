@@ -689,23 +689,29 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- The books do not show what was sent. Less than was sent may still be on its way from one of the
--- vendor's tables to another: within the settle time that is uncertain, not wrong.
+-- vendor's tables to another: within the settle time, or in a single reading after it, that is
+-- uncertain and not wrong. Two readings that are p_gap apart are.
 create function kvitt.not_verified(
-  p_period kvitt.periods, p_expected jsonb, p_sent jsonb, p_shown jsonb
+  p_period kvitt.periods, p_expected jsonb, p_sent jsonb, p_shown jsonb, p_gap interval
 ) returns void
 language plpgsql set search_path = '' as $$
 declare
+  short boolean := p_expected = p_sent
+    and (p_shown ->> 'lines')::bigint < (p_sent ->> 'lines')::bigint;
   settle interval;
   until timestamptz;
+  since timestamptz := p_period.short_since;
 begin
   select max(c.settle), max(c.decided_at + c.settle) into settle, until from kvitt.chunks c
    where (c.integration_id, c.due_at) = (p_period.integration_id, p_period.due_at);
   update kvitt.periods set
     state = case
-      when p_expected = p_sent and now() < until
-        and (p_shown ->> 'lines')::bigint < (p_sent ->> 'lines')::bigint
+      when short and (now() < until or since is null or now() < since + p_gap)
       then 'uncertain' else 'failed' end::kvitt.period_state,
-    not_before = least(now() + settle / 5, until),
+    not_before = case
+      when now() < until then least(now() + settle / 5, until)
+      else coalesce(since, now()) + p_gap end,
+    short_since = case when short and now() >= until then coalesce(since, now()) end,
     reason = format('the books do not show what was sent. To be sent: %s. Sent: %s. Read back: %s.',
       kvitt.in_words(p_expected), kvitt.in_words(p_sent), kvitt.in_words(p_shown))
   where integration_id = p_period.integration_id and due_at = p_period.due_at;
@@ -721,9 +727,11 @@ $$;
 -- The period ends here, one way or the other: verified with a receipt where what the books show
 -- is what was sent, and that is what was taken and not set aside; else not_verified decides.
 -- p_read_back is as kvitt.totals says, and {staged}: the lines that are not final yet. A vendor that
--- shows no original currencies leaves those out.
+-- shows no original currencies leaves those out. p_gap is how far apart two readings have to be that
+-- say together that something is not there.
 create function kvitt.settle_period(
-  p_integration text, p_due timestamptz, p_fence bigint, p_read_back jsonb, p_requests jsonb
+  p_integration text, p_due timestamptz, p_fence bigint, p_read_back jsonb, p_requests jsonb,
+  p_gap interval default '0'
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -748,7 +756,7 @@ begin
     shown := shown || jsonb_build_object('original', sent -> 'original');
   end if;
   if expected <> sent or sent <> shown then
-    perform kvitt.not_verified(it, expected, sent, shown);
+    perform kvitt.not_verified(it, expected, sent, shown, p_gap);
     return null;
   end if;
   update kvitt.periods set
@@ -922,7 +930,7 @@ begin
   end if;
   update kvitt.periods set
     state = case when frozen_at is null then 'collecting' else 'exporting' end::kvitt.period_state,
-    reason = null
+    reason = null, short_since = null
   where integration_id = p_integration and due_at = p_due;
   insert into kvitt.decisions (integration_id, due_at, decision, who, reason)
   values (p_integration, p_due, 'mend', p_who, p_reason);
@@ -1013,7 +1021,7 @@ grant execute on function
   kvitt.to_withdraw(text, timestamptz),
   kvitt.withdrawn(text, timestamptz, bigint, bigint[]),
   kvitt.finish_export(text, timestamptz, bigint),
-  kvitt.settle_period(text, timestamptz, bigint, jsonb, jsonb),
+  kvitt.settle_period(text, timestamptz, bigint, jsonb, jsonb, interval),
   kvitt.suspend_period(text, timestamptz, bigint, text),
   kvitt.fail_period(text, timestamptz, bigint, text),
   kvitt.close_attempt(uuid, kvitt.attempt_outcome, text, jsonb),

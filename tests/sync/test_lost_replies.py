@@ -92,16 +92,23 @@ async def test_of_a_chunk_that_arrived_in_part_only_the_rest_is_sent(
     assert it.audit().clean
 
 
-async def test_a_voucher_that_arrived_in_part_stops_for_a_person(
+async def test_a_voucher_that_arrived_in_part_is_taken_back_or_stops_for_a_person(
     scene: SetScene, books: Books
 ) -> None:
     it = await scene(books)
     await it.approve(1)
     books.fault("half-batch")
-    for _ in range(2):  # a person who starts it again without mending it learns the same
+    if books.vendor == "business-central":  # a staged voucher that does not balance can be deleted
+        assert "0 of 1 are in the books" in await it.is_uncertain()
+        receipt = await it.receipt_after_waiting()
+        assert receipt["read_back"]["lines"] == 2
+        assert it.audit().clean
+        return
+    for _ in range(2):  # a person who lets it go on without mending it learns the same
         with pytest.raises(PeriodFailed, match="the books show 1 of 513"):
             await it.run()
         assert it.stage.state() == "failed"
+        await it.stage.mend()
     assert books.calls()[books.first_write] == 1
 
 
