@@ -204,7 +204,7 @@ create table kvitt.chunks (
   last_sequence bigint,
   state kvitt.chunk_state not null default 'intended',
   fence bigint not null,
-  sends integer not null default 1 check (sends > 0),
+  sends integer not null default 1 check (sends >= 0), -- 0: no call was begun yet
   settle interval not null check (settle >= interval '0'),
   intended_at timestamptz not null default now(),
   decided_at timestamptz,

@@ -410,8 +410,8 @@ language sql stable set search_path = '' as $$
     + (select count(*) from aside where to_be_withdrawn)
 $$;
 
--- Sent once already. Again only where it is known not to have arrived, or was refused. It may end
--- earlier than before, as long as nothing follows it: the one that is to blame is looked for so.
+-- Intended once already. Again only where it is known not to have arrived, or was refused. It may end
+-- earlier than before: whoever is to blame is looked for so. The rest is a chunk of its own then.
 create function kvitt.intend_again(
   p_period kvitt.periods, p_chunk kvitt.chunks, p_last bigint, p_totals jsonb
 ) returns jsonb
@@ -420,11 +420,8 @@ declare
   chunk kvitt.chunks := p_chunk;
 begin
   if chunk.last_sequence is distinct from p_last and not (
-    chunk.state in ('unsent', 'refused') and p_last between chunk.first_sequence
-      and chunk.last_sequence and not exists (
-        select from kvitt.chunks c
-         where (c.integration_id, c.due_at) = (chunk.integration_id, chunk.due_at)
-           and c.number > chunk.number)) then
+    chunk.state in ('unsent', 'refused')
+    and p_last between chunk.first_sequence and chunk.last_sequence) then
     raise exception 'period %: chunk % ends at voucher %, not %',
       p_period.key, chunk.number, chunk.last_sequence, p_last using errcode = 'KV005';
   end if;
@@ -432,10 +429,13 @@ begin
     raise exception 'period %: it is not posted before each line is confirmed', p_period.key
       using errcode = 'KV005';
   end if;
+  if chunk.last_sequence > p_last then
+    perform kvitt.cut_off(p_period, chunk, p_last + 1);
+  end if;
   if chunk.state in ('unsent', 'refused') then
     update kvitt.chunks set
-      state = 'intended', last_sequence = p_last, fence = p_period.fence, sends = sends + 1, totals = p_totals,
-      intended_at = now(), decided_at = null, not_before = null, absences = 0
+      state = 'intended', last_sequence = p_last, fence = p_period.fence, sends = sends + 1,
+      totals = p_totals, intended_at = now(), decided_at = null, not_before = null, absences = 0
     where integration_id = chunk.integration_id and due_at = chunk.due_at
       and number = chunk.number
     returning * into chunk;
@@ -443,8 +443,25 @@ begin
   return to_jsonb(chunk);
 end $$;
 
+-- Makes a chunk of what another one ends before. It was never sent by itself; where the whole had been
+-- sent before it was refused, it is read back before it is sent (absences).
+create function kvitt.cut_off(p_period kvitt.periods, p_chunk kvitt.chunks, p_first bigint)
+returns void
+language sql set search_path = '' as $$
+  insert into kvitt.chunks
+    (integration_id, due_at, number, kind, first_sequence, last_sequence, state, fence, sends,
+     absences, settle, decided_at, detail)
+  select p_chunk.integration_id, p_chunk.due_at, max(number) + 1, 'lines', p_first,
+         p_chunk.last_sequence, 'unsent', p_period.fence, 0,
+         greatest(p_chunk.absences, least(p_chunk.sends - 1, 1)), p_chunk.settle, now(),
+         format('cut off chunk %s', p_chunk.number)
+    from kvitt.chunks
+   where integration_id = p_chunk.integration_id and due_at = p_chunk.due_at
+$$;
+
 -- After the call, or after reading back. p_outcome:
 --   confirmed, refused, unsent   as the states
+--   unbegun                      the call was not made at all: unsent, and as if never intended
 --   uncertain                    no reply: nothing is known before the settle time is over
 --   absent                       read back, and not there. Before not_before that says nothing;
 --                                after it, p_absences such readings, p_gap apart, make it unsent
@@ -457,6 +474,8 @@ language plpgsql security definer set search_path = '' as $$
 declare
   chunk kvitt.chunks;
   absent boolean := p_outcome = 'absent';
+  unbegun boolean := p_outcome = 'unbegun';
+  outcome text := case when unbegun then 'unsent' else p_outcome end;
 begin
   perform kvitt.hold(p_integration, p_due, p_fence);
   select * into chunk from kvitt.chunks
@@ -464,7 +483,7 @@ begin
   if not found then
     raise exception '% at %: there is no chunk %', p_integration, p_due, p_number
       using errcode = 'KV004';
-  elsif not absent and chunk.state = p_outcome::kvitt.chunk_state then
+  elsif not absent and chunk.state = outcome::kvitt.chunk_state then
     return to_jsonb(chunk); -- said twice
   end if;
 
@@ -476,7 +495,8 @@ begin
     state = case
       when absent and chunk.absences >= p_absences then 'unsent'
       when absent then 'uncertain'
-      else p_outcome end::kvitt.chunk_state,
+      else outcome end::kvitt.chunk_state,
+    sends = sends - unbegun::int,
     not_before = case when p_outcome = 'uncertain' then now() + settle else chunk.not_before end,
     absences = chunk.absences,
     decided_at = now(),
