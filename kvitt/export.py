@@ -166,20 +166,20 @@ class _Export:
         return after, calls.hindrances
 
     async def _send_one_of_many(self, intent: Chunk, span: _Span, calls: _Calls) -> None:
-        async with calls.lanes:
-            error: Refused | Unsent | None = None
-            chunk = intent
-            try:
-                if calls.hindrances:
-                    chunk = await self._decide(
-                        intent, "unbegun", detail="what went before it is in the way"
-                    )
-                else:
-                    chunk = await self._call_to_send(intent, span.missing)
-            except (Refused, Unsent) as said:
-                error = said
-            if error or chunk.state is not ChunkState.CONFIRMED:
-                calls.hindrances.append(_Hindrance(span=span, chunk=chunk, error=error))
+        await calls.lanes.acquire()
+        error: Refused | Unsent | None = None
+        chunk = intent
+        try:
+            if calls.hindrances:
+                calls.lanes.release()
+                why = "what went before it is in the way"
+                chunk = await self._decide(intent, "unbegun", detail=why)
+            else:
+                chunk = await self._call_to_send(intent, span.missing, over=calls.lanes.release)
+        except (Refused, Unsent) as said:
+            error = said
+        if error or chunk.state is not ChunkState.CONFIRMED:
+            calls.hindrances.append(_Hindrance(span=span, chunk=chunk, error=error))
         calls.ahead.release()
 
     async def _overcome(self, hindrance: _Hindrance) -> None:
@@ -272,13 +272,20 @@ class _Export:
         assert intent is not None, "only a posting can turn out to have nothing to do"  # noqa: S101
         return intent
 
-    async def _call_to_send(self, intent: Chunk, missing: Sequence[Voucher]) -> Chunk:
+    async def _call_to_send(
+        self, intent: Chunk, missing: Sequence[Voucher], *, over: Callable[[], None] | None = None
+    ) -> Chunk:
+        """Send what is missing; `over` is called when the vendor is done with it."""
         begins = intent.number == 1 and intent.sends == 1
 
         async def call() -> Mapping[str, Any]:
-            return await self._vendor.send(
-                self._this.period, missing, begins=begins, guard=self._this.check
-            )
+            try:
+                return await self._vendor.send(
+                    self._this.period, missing, begins=begins, guard=self._this.check
+                )
+            finally:
+                if over is not None:
+                    over()
 
         return await self._call(intent, call)
 
