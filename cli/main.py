@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli import files
+from cli import files, mapping
 from kvitt import planning, sync
 from kvitt.domain.errors import KvittError
 from kvitt.domain.money import Totals
@@ -53,6 +53,8 @@ integrations = typer.Typer(help="The integrations: who exports what, where to, a
 records = typer.Typer(help="The approved records.")
 app.add_typer(integrations, name="integrations", no_args_is_help=True)
 app.add_typer(records, name="records", no_args_is_help=True)
+mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
+app.add_typer(mappings, name="mapping", no_args_is_help=True)
 
 # Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
 out = Console(width=None if sys.stdout.isatty() else 200)
@@ -259,9 +261,15 @@ def preview(
             who = await ledger.read_integration(integration)
             it = await _period_of(ledger, integration, period)
             total = Totals()
+            vendor = VENDORS[who.vendor]
             async for voucher in sync.preview(ledger, who, it):
-                total += voucher.totals
-                _show_rows(voucher, VENDORS[who.vendor].rows(it, voucher), as_json=as_json)
+                objection = voucher.objection or vendor.objection(it, voucher)
+                if objection is None:
+                    total += voucher.totals
+                    _show_rows(voucher, vendor.rows(it, voucher), as_json=as_json)
+                else:
+                    words = f"voucher {voucher.number} (record {voucher.record_id}) {objection}"
+                    err.print(f"set aside: {escape(words)}", highlight=False)
         if not as_json:
             money = f"{total.booked:,f} {who.book_currency}"
             out.print(f"{it.key}: {total.vouchers} vouchers, {total.lines} lines, {money}")
@@ -282,6 +290,30 @@ def _show_rows(voucher: Voucher, rows: list[dict[str, Any]], *, as_json: bool) -
     for row in rows:
         # As the vendor gets it: amounts exact, not as binary floats.
         out.print(escape(exact_json.dumps(row)), highlight=False, soft_wrap=True)
+
+
+@mappings.command("try")
+def try_mapping(
+    integration: str,
+    project: Project = "kvitt",
+    *,
+    record: Annotated[str | None, typer.Option(help="Which record; else one of the next.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Records that are not added yet.")] = None,
+    new: Annotated[
+        Path | None, typer.Option("--mapping", help="A mapping that is not saved yet.")
+    ] = None,
+) -> None:
+    """Show what the mapping makes of records, before and after. Sends and changes nothing."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            who = await ledger.read_integration(integration)
+            if new is not None:
+                who = files.read_mapping(new, who)
+            samples = [each async for each in mapping.samples(ledger, who, record, file)]
+        mapping.show(out, who, samples)
+
+    _run(work())
 
 
 @app.command()
@@ -330,6 +362,10 @@ def mend(
                 due_at = cast("datetime", period)
                 key = await ledger.mend(integration, due_at, who=by, reason=reason)
                 words = f"{key} goes on with its next run, or within five minutes"
+                if (await ledger.read_period(integration, due_at)).mapping is not None:
+                    words += (
+                        ". It keeps the mapping that it has, since a part of it may be in the books"
+                    )
         out.print(escape(words), highlight=False, soft_wrap=True)
 
     _run(work())

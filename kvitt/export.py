@@ -218,7 +218,11 @@ class _Export:
         elif chunk.sends > 1 or chunk.absences:
             # What was sent last may have been a part of it, with the other part there already.
             missing = await self._missing(vouchers)
-        await self._send(_Span(first=first, last=last, vouchers=vouchers, missing=missing))
+        # The mapping of a mended period may object to what went before.
+        left = await self._without_objections(missing)
+        gone = {v.sequence for v in missing} - {v.sequence for v in left}
+        kept = [voucher for voucher in vouchers if voucher.sequence not in gone]
+        await self._send(_Span(first=first, last=last, vouchers=kept, missing=left))
 
     async def _read(self, after: int, *, records: int, lines: int) -> list[Voucher]:
         this = self._this
@@ -231,14 +235,17 @@ class _Export:
         return [voucher_of(r, this.integration, due_at=this.period.due_at) for r in taken]
 
     async def _without_objections(self, vouchers: Sequence[Voucher]) -> list[Voucher]:
-        """Set aside what the vendor is known not to take, before anything of it is sent."""
+        """Set aside what mapping or vendor are known not to take, before anything of it is sent."""
         objections = {
             voucher.sequence: objection
             for voucher in vouchers
-            if (objection := self._vendor.objection(self._this.period, voucher)) is not None
+            if (objection := self._objection(voucher)) is not None
         }
         await self._set_aside(objections)
         return [voucher for voucher in vouchers if voucher.sequence not in objections]
+
+    def _objection(self, voucher: Voucher) -> str | None:
+        return voucher.objection or self._vendor.objection(self._this.period, voucher)
 
     async def _send(self, span: _Span) -> None:
         """Bring a chunk to its end, whatever it takes."""

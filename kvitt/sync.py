@@ -177,7 +177,7 @@ async def preview(
     ledger: Ledger, integration: Integration, period: Period
 ) -> AsyncGenerator[Voucher]:
     """Yield the vouchers of a period as they were sent, or would be now. Changes nothing."""
-    after = 0
+    integration, after = integration.as_of(period), 0
     while records := await ledger.preview_batch(period, after=after, limit=_PREVIEW_PAGE):
         for record in records:
             yield voucher_of(record, integration, due_at=period.due_at)

@@ -356,6 +356,14 @@ class SupabaseLedger:
             p_reason=reason,
         )
 
+    async def read_record(self, integration: str, record: str | None = None) -> KeptRecord:
+        """Return one record: the named one, else one that is not taken yet, else the latest."""
+        answer = await self._call("read_record", p_integration=integration, p_record=record)
+        if answer is None:
+            which = "no record yet" if record is None else f"no record {record}"
+            raise LedgerRefused(f"{integration} has {which}", code="KV004")
+        return KeptRecord.model_validate(answer)
+
     async def read_set_aside(self, integration: str | None = None) -> list[SetAside]:
         """Return what was set aside and not mended, of one integration or of all."""
         query = self._client.table("set_aside").select("*").is_("mended_as", "null")
@@ -412,6 +420,12 @@ class Calendar(BaseModel):
     now: AwareDatetime
     planned_until: AwareDatetime | None
     schedule_since: AwareDatetime | None
+
+
+class KeptRecord(TakenRecord):
+    """A record with the due time of the period that took it, if one has."""
+
+    period_due_at: AwareDatetime | None
 
 
 class SetAside(BaseModel):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.domain.mapping import Mapping as Declaration
+    from kvitt.domain.mapping import Place
     from kvitt.domain.periods import Period
     from kvitt.domain.vouchers import Voucher
 
@@ -55,13 +57,15 @@ class Kind(Generic[S]):
     """One accounting system: what it needs to be told, who speaks with it, what it is sent.
 
     `rows` shows a voucher as the vendor is sent it, a row a line; `objection` says why the vendor
-    would not take it, or None. Nothing is asked for either.
+    would not take it, or None. `mapping_objections` says what of a mapping can never work there,
+    and where in the mapping that stands. Nothing is asked for any of them.
     """
 
     settings: type[S]
     client: Callable[[S, Timeouts], Client]
     rows: Callable[[Period, Voucher], list[dict[str, Any]]]
     objection: Callable[[Period, Voucher], str | None]
+    mapping_objections: Callable[[Declaration], list[tuple[Place, str]]]
 
 
 VENDORS: Mapping[str, Kind[Any]] = {
@@ -70,6 +74,13 @@ VENDORS: Mapping[str, Kind[Any]] = {
         BusinessCentral,
         business_central.rows,
         business_central.objection,
+        business_central.mapping_objections,
     ),
-    "xledger": Kind(XledgerSettings, Xledger, xledger.rows, xledger.objection),
+    "xledger": Kind(
+        XledgerSettings,
+        Xledger,
+        xledger.rows,
+        xledger.objection,
+        xledger.mapping_objections,
+    ),
 }

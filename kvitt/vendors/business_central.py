@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.ports import Habits
 from kvitt.vendors import exact_json
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     import httpx
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.domain.mapping import Mapping as Declaration
+    from kvitt.domain.mapping import Place
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
@@ -961,6 +964,21 @@ def objection(period: Period, voucher: Voucher) -> str | None:
     return None
 
 
+def mapping_objections(mapping: Declaration) -> list[tuple[Place, str]]:
+    """Say what of a mapping can never work in Business Central, and where it stands."""
+    found = [
+        (place, f"{code!r} has {len(code)} characters, and Business Central takes {_CODE}")
+        for place, code in (*codes_of(mapping), *dimensions_of(mapping))
+        if len(code) > _CODE
+    ]
+    if mapping.source:
+        found.append((("source",), "Business Central has no transaction source: leave it out"))
+    if mapping.document_date == "period":
+        words = "journal lines of Business Central have no document date: leave it out"
+        found.append((("document_date",), words))
+    return found
+
+
 def _codes(line: VoucherLine) -> Iterator[tuple[str, str]]:
     """Yield the codes that a line is written with, each with a word for what it is."""
     yield ("party", line.party) if line.party else ("account", line.account)
@@ -980,10 +998,13 @@ def line_number(sequence: int, number: int) -> int:
 
 
 def _words_of(line: VoucherLine) -> Json:
-    """Return what a line has only sometimes. A text that is too long goes on as a comment."""
+    """Return what a line has only sometimes.
+
+    A text that is too long goes on as a comment, unless the mapping puts something else there.
+    """
     words: Json = {"description": line.text[:_DESCRIPTION]}
-    if len(line.text) > _DESCRIPTION:
-        words["comment"] = line.text[:_COMMENT]
+    if line.comment or len(line.text) > _DESCRIPTION:
+        words["comment"] = (line.comment or line.text)[:_COMMENT]
     if line.tax:
         words["taxCode"] = line.tax
     if line.dimensions:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from kvitt.domain.errors import Refused, Unsent, VendorError
+from kvitt.domain.mapping import dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.domain.vouchers import debit
 from kvitt.ports import Habits
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     import httpx
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.domain.mapping import Mapping as Declaration
+    from kvitt.domain.mapping import Place
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
@@ -594,6 +597,18 @@ def objection(period: Period, voucher: Voucher) -> str | None:
             "follows: correct the amounts of the claim"
         )
     return None
+
+
+def mapping_objections(mapping: Declaration) -> list[tuple[Place, str]]:
+    """Say what of a mapping can never work in Xledger, and where it stands."""
+    found = [
+        (place, f"Xledger has no slot {name!r}; it has {', '.join(_SLOTS)}")
+        for place, name in dimensions_of(mapping)
+        if name not in _SLOTS
+    ]
+    if mapping.comment:
+        found.append((("comment",), "Xledger has one text a line: put it into text"))
+    return found
 
 
 def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:

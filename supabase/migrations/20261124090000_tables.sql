@@ -103,6 +103,9 @@ create table kvitt.periods (
   frozen_at timestamptz,
   receipt jsonb,
   settled_at timestamptz,
+  -- What its vouchers go with, as the integration had it when it was claimed: see claim_period.
+  mapping jsonb check (jsonb_typeof(mapping) = 'object'),
+  time_zone text,
   primary key (integration_id, due_at),
   unique (integration_id, opens_at), -- with opens_at = the previous due_at: no gap and no overlap
   check (opens_at < due_at),
@@ -116,6 +119,8 @@ comment on table kvitt.periods is
   'The calendar: each scheduled period of each integration, a row before it is due.';
 comment on column kvitt.periods.taken is
   'What the batch holds, counted while it is collected: see kvitt.totals.';
+comment on column kvitt.periods.mapping is
+  'The mapping that its vouchers go with. Kept from the first call on that may be in the books.';
 comment on column kvitt.periods.key is 'integration@due time in UTC: the idempotency key.';
 
 -- claim_period: the oldest unfinished period that is due. Settled ones, nearly all, stay outside.
@@ -157,17 +162,24 @@ create table kvitt.record_lines (
   number integer not null check (number > 0),
   account text not null check (account <> ''),
   party text,
-  amount numeric not null check (amount <> 0 and amount = round(amount, 4)),
+  amount numeric not null check (amount = round(amount, 4)),
   book_amount numeric not null check (book_amount <> 0 and book_amount = round(book_amount, 4)),
   tax text,
   dimensions jsonb not null default '{}' check (jsonb_typeof(dimensions) = 'object'),
   text text,
+  approved_amount numeric,
+  approved_book_amount numeric,
   primary key (integration_id, record_id, number),
-  foreign key (integration_id, record_id) references kvitt.records (integration_id, id)
+  foreign key (integration_id, record_id) references kvitt.records (integration_id, id),
+  check (num_nulls(approved_amount, approved_book_amount) in (0, 2)),
+  -- What converting leaves over is 0 in the record's own currency, and a line that was added.
+  check (amount <> 0 or coalesce(approved_book_amount, 1) = 0)
 );
 comment on table kvitt.record_lines is 'The lines of a voucher, which balance in both currencies.';
 comment on column kvitt.record_lines.amount is 'In the record''s currency; debit is positive.';
 comment on column kvitt.record_lines.book_amount is 'In the integration''s book currency.';
+comment on column kvitt.record_lines.approved_amount is
+  'What was approved, where the mapping''s rule rounded the line; 0 of a line that the rule added.';
 
 create table kvitt.attempts (
   id uuid primary key,

@@ -61,6 +61,8 @@ begin
   update kvitt.periods set
     holder = p_attempt, leased_until = now() + p_lease, fence = fence + 1, reason = null,
     not_before = null,
+    mapping = case when kvitt.keeps_its_mapping(it) then mapping else who.mapping end,
+    time_zone = case when kvitt.keeps_its_mapping(it) then time_zone else who.time_zone end,
     state = case
       when state = 'due' then 'collecting'
       when state = 'uncertain' then 'exporting'
@@ -132,13 +134,27 @@ begin
   where id = p_period.holder and outcome is null;
 end $$;
 
+-- A period keeps its mapping from the first call on that is, or may be, in the books: what goes
+-- after it must not differ from it. Before that, each claim takes the one of the day.
+-- mend_period lets go of it.
+create function kvitt.keeps_its_mapping(p_period kvitt.periods) returns boolean
+language sql stable set search_path = '' as $$
+  select p_period.mapping is not null and exists (select from kvitt.chunks c
+    where (c.integration_id, c.due_at) = (p_period.integration_id, p_period.due_at)
+      and (c.state not in ('unsent', 'refused') or c.sends > 1 or c.absences > 0))
+$$;
+
+-- Who works on a period works with the mapping that the period keeps.
 create function kvitt.answer(
   p_outcome text, p_integration kvitt.integrations, p_period kvitt.periods
 ) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_build_object(
     'outcome', p_outcome,
-    'integration', to_jsonb(p_integration) - array['created_at', 'updated_at'],
+    'integration', to_jsonb(p_integration) - array['created_at', 'updated_at']
+      || case when p_outcome = 'claimed' then jsonb_build_object(
+           'mapping', coalesce(p_period.mapping, p_integration.mapping),
+           'time_zone', coalesce(p_period.time_zone, p_integration.time_zone)) else '{}' end,
     'period', to_jsonb(p_period))
 $$;
 
@@ -595,11 +611,12 @@ begin
     return booked;
   end if;
   left_over := kvitt.unfinished(it);
-  -- A refused chunk is finished when all of it was set aside; a refused posting, when nothing is left.
+  -- A chunk that is not in the books is finished when all of it was set aside; a posting that did
+  -- not happen, when nothing is left.
   if it.frozen_at is null or left_over <> 0 or exists (
     select from kvitt.chunks where integration_id = p_integration and due_at = p_due
       and state <> 'confirmed'
-      and not (state = 'refused' and (kind = 'lines' or booked = 0))) then
+      and not (state in ('refused', 'unsent') and (kind = 'lines' or booked = 0))) then
     raise exception 'period %: % of % vouchers are not confirmed', it.key, left_over,
       it.record_count using errcode = 'KV005';
   end if;
@@ -924,7 +941,8 @@ begin
 end $$;
 
 -- Lets a failed period go on: somebody has mended what its reason says. Safe in any case, since what
--- is in the books already is looked for there before anything is sent.
+-- is in the books already is looked for there before anything is sent. The rest goes with the mapping
+-- of the day, unless it is not known of a call whether it is in the books.
 create function kvitt.mend_period(
   p_integration text, p_due timestamptz, p_who text, p_reason text
 ) returns text
@@ -950,7 +968,10 @@ begin
   end if;
   update kvitt.periods set
     state = case when frozen_at is null then 'collecting' else 'exporting' end::kvitt.period_state,
-    reason = null, short_since = null
+    reason = null, short_since = null,
+    mapping = case when exists (
+      select from kvitt.chunks c where (c.integration_id, c.due_at) = (p_integration, p_due)
+        and c.state in ('intended', 'uncertain')) then mapping end
   where integration_id = p_integration and due_at = p_due;
   insert into kvitt.decisions (integration_id, due_at, decision, who, reason)
   values (p_integration, p_due, 'mend', p_who, p_reason);
@@ -989,7 +1010,8 @@ begin
   copy.id := left(regexp_replace(copy.id, '~\d+$', ''), 90) || '~'
              || 1 + coalesce(substring(copy.id from '~(\d+)$')::integer, 1);
   select array_agg((l.integration_id, copy.id, l.number, l.account, l.party, l.amount,
-                    l.book_amount, l.tax, l.dimensions, l.text)::kvitt.record_lines
+                    l.book_amount, l.tax, l.dimensions, l.text, l.approved_amount,
+                    l.approved_book_amount)::kvitt.record_lines
                    order by l.number) into copied
     from kvitt.record_lines l where l.integration_id = p_integration and l.record_id = p_record;
   insert into kvitt.records

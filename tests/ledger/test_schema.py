@@ -123,6 +123,8 @@ def test_money_is_numeric(database: psycopg.Connection) -> None:
     ).fetchall()
     assert sorted(columns) == [
         ("record_lines", "amount", "numeric"),
+        ("record_lines", "approved_amount", "numeric"),
+        ("record_lines", "approved_book_amount", "numeric"),
         ("record_lines", "book_amount", "numeric"),
     ]
 

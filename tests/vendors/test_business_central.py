@@ -104,6 +104,23 @@ async def test_lines_carry_what_the_voucher_says(
     assert cost["reference"] == debt["reference"] != ("CLAIM/" + "Y" * 60)[:35]
 
 
+async def test_a_comment_of_the_mappings_own_stands_before_what_a_long_text_leaves_over(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    long = "Tog " * 40
+    lines = [
+        line("7140", "1", text=long, comment="86.40 EUR " * 30),
+        line("7150", "1", text=long),
+        line("7150", "1", text="Tog"),
+        line("2910", "-3", text="Tog", comment="86.40 EUR"),
+    ]
+    await canned.send(period, [voucher(1, *lines)], begins=True, guard=allow)
+    rows = exact_json.loads(microsoft.calls.last.request.content)["journalLines"]
+    comments = [row.get("comment") for row in rows]
+    assert comments == [("86.40 EUR " * 30)[:250], long, None, "86.40 EUR"]
+    assert {len(row["description"]) for row in rows} == {100, 3}
+
+
 async def test_amounts_leave_as_exact_numbers(
     canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
 ) -> None:

@@ -145,6 +145,21 @@ async def test_currencies_that_are_not_shown_are_not_guessed(
     assert (await canned.totals(period)).original is None
 
 
+async def test_a_line_that_is_nothing_in_the_vouchers_currency_goes_with_its_rate(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    lines = [
+        line("7140", "11.64", amount="1.00"),
+        line("2910", "-11.63", amount="-1.00"),
+        line("7770", "-0.01", amount="0"),
+    ]
+    await xl.send(period, [voucher(1, *lines, currency="EUR")], begins=True, guard=allow)
+    totals = await xl.totals(period)
+    assert (totals.lines, totals.booked) == (3, Decimal("11.64"))
+    assert totals.original == {"EUR": Decimal("1.00")}
+    assert len(xledger.lines(period)) == 3
+
+
 async def test_a_dimension_that_is_no_slot_is_objected_to_and_never_sent(
     xl: Client, period: Period
 ) -> None:
