@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
-    from kvitt.ports import Guard
+    from kvitt.ports import Budget, Guard
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -61,6 +61,10 @@ Json = dict[str, Any]
 _NODES = 500
 _PAGE = 500
 _READINGS = 5
+# Requests a month that the terms for the United Kingdom include; other countries are not known.
+_ALLOWANCE = 5_000
+# That there is a limit is documented, how high it is is not.
+_AT_ONCE = 2
 _TEXT = 60
 _SLOTS = ("glObject1", "glObject2", "glObject3", "glObject4", "glObject5", "project")
 _ITS_TIME = ZoneInfo("Europe/Oslo")
@@ -269,6 +273,8 @@ class Xledger:
         settle=timedelta(minutes=10),
         absences=2,
         gap=timedelta(minutes=3),
+        at_once=_AT_ONCE,
+        allowance=_ALLOWANCE,
     )
 
     def __init__(
@@ -277,10 +283,18 @@ class Xledger:
         timeouts: Timeouts,
         *,
         patience: Patience = PATIENCE,
+        budget: Budget | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
-        self._http = Http("Xledger", timeouts, patience=patience)
+        self._http = Http(
+            "Xledger",
+            timeouts,
+            patience=patience,
+            budget=budget,
+            at_once=self.habits.at_once,
+            allowance=self.habits.allowance,
+        )
         self._now = now
 
     async def __aenter__(self) -> Self:
