@@ -72,11 +72,10 @@ _ITS_TIME = ZoneInfo("Europe/Oslo")
 _MARGIN = timedelta(hours=2)
 
 # The limits, by the last part of their code, and how long the vendor's own sample waits.
-_CREDITS = "INSUFFICIENT_CREDITS"
 _LIMITS = {
     "BURST_RATE_LIMIT_REACHED": timedelta(seconds=5),
     "CONCURRENCY_LIMIT_REACHED": timedelta(seconds=1),
-    _CREDITS: timedelta(minutes=20),
+    "INSUFFICIENT_CREDITS": timedelta(minutes=20),
 }
 # Errors that say that nothing was executed and nothing ever will be.
 _PERMANENT_CODES = ("INVALID_VALUE", "ARGUMENTS_OF_CORRECT_TYPE", "BAD_REQUEST")
@@ -561,11 +560,9 @@ class Xledger:
 
     def _wait(self, error: _Error) -> timedelta | None:
         """Return how long a limit asks us to wait; None if the error is no limit."""
-        limit = error.name.rpartition(".")[2]
+        usual = _LIMITS.get(error.name.rpartition(".")[2])
         reset = error.extensions and error.extensions.reset_at
-        if limit == _CREDITS and reset:
-            return self._until(reset) or _LIMITS[limit]
-        return _LIMITS.get(limit)
+        return (self._until(reset) or usual) if usual and reset else usual
 
     def _until(self, reset: str) -> timedelta | None:
         """Return how long it is until a time that Xledger wrote, which has no zone."""

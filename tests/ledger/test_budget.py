@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -99,19 +98,17 @@ async def test_requests_are_counted_by_purpose_and_what_is_left_is_given_back(
 
 
 async def test_the_ledger_is_asked_eight_times_for_five_hundred_requests(
-    ledger: SupabaseLedger, database: psycopg.Connection
+    database: psycopg.Connection,
 ) -> None:
     asked = Asked(database)
-    purse = MonthlyBudget(asked, "xledger", a_connection())
+    purse = MonthlyBudget(asked, "xledger", a_connection())  # pyright: ignore[reportArgumentType] - its budget only
     await spend(purse, EXPORT, 500)
     assert asked.calls == {"reserve": 8}
 
 
-async def test_a_client_that_asks_nothing_costs_nothing(
-    ledger: SupabaseLedger, database: psycopg.Connection
-) -> None:
+async def test_a_client_that_asks_nothing_costs_nothing(database: psycopg.Connection) -> None:
     asked = Asked(database)
-    await MonthlyBudget(asked, "xledger", a_connection()).close()
+    await MonthlyBudget(asked, "xledger", a_connection()).close()  # pyright: ignore[reportArgumentType] - its budget only
     assert asked.calls == {}
 
 
@@ -279,7 +276,6 @@ def test_whoever_asks_at_once_together_gets_no_more_than_there_is(supabase: Supa
     with ThreadPoolExecutor(12) as pool:
         purses = list(pool.map(hoard, range(12)))
     assert sum(purses) == many
-    assert min(purses) > 0
 
 
 KILLED = """
@@ -306,27 +302,25 @@ async def test_what_a_killed_process_had_reserved_counts_as_spent(
 ) -> None:
     connection = a_connection()
     asked = 0
-    for after in (1, 9, 20):
-        with subprocess.Popen(
-            [sys.executable, "-c", KILLED, supabase.url, supabase.secret_key, connection],
+    for after in (1, 20):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", KILLED, supabase.url, supabase.secret_key, connection),
             cwd=CHECKOUT,
-            stdout=subprocess.PIPE,
-        ) as process:
-            assert process.stdout
-            for _ in range(after):
-                process.stdout.readline()
-            process.kill()
-            assert process.wait() == -signal.SIGKILL
-            asked += after + len(process.stdout.readlines())
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout
+        for _ in range(after):
+            await process.stdout.readline()
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+        asked += after + len((await process.stdout.read()).splitlines())
     counted = (await spent(ledger, connection)).counted
-    assert asked <= counted <= 2 * asked + 3 * 8
+    assert asked <= counted <= 2 * asked + 2 * 8
     purse = MonthlyBudget(ledger, "xledger", connection)
-    left = 0
+    for _ in range(100 - counted):
+        await purse.spend(EXPORT, allowance=100)
     with pytest.raises(BudgetSpent):
-        for left in count():  # noqa: B007 - how far it came
-            await purse.spend(EXPORT, allowance=100)
-    assert asked + left <= 100
-    assert left == 100 - counted
+        await purse.spend(EXPORT, allowance=100)
 
 
 # -- the budget as a state machine -----------------------------------------------------------------

@@ -37,7 +37,7 @@ class Connection:
     vendor: str
     settings: Mapping[str, Any]
 
-    def open(self, timeouts: Timeouts, budget: Budget) -> Client:
+    def open(self, timeouts: Timeouts, budget: Budget | None = None) -> Client:
         """Return a client that gives up soon, as tests are impatient."""
         kind = VENDORS[self.vendor]
         told = kind.settings.model_validate(self.settings)
@@ -67,10 +67,11 @@ async def bring_up_to_date(
     *,
     lease: timedelta = way.LEASE,
     function: str = "collect",
+    trigger: str = "person",
 ) -> dict[str, Any] | Claim:
     """Work on the next period; returns its receipt, or the claim's answer if it was not given."""
     answer = await way.claim(
-        SupabaseLedger(project), integration, Trigger(kind="person"), lease=lease
+        SupabaseLedger(project), integration, Trigger(kind=trigger), lease=lease
     )
     if answer.claim.outcome is not ClaimOutcome.CLAIMED:
         return answer.claim
