@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -34,6 +33,7 @@ from kvitt.domain.errors import BudgetSpent
 from kvitt.ports import Grant
 from sandbox.processes import CHECKOUT
 from tests.cast import NORDVEST
+from tests.ledger.stages import ALLOWANCE, a_connection, budget, spend
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -46,16 +46,6 @@ if TYPE_CHECKING:
     Enrol = Callable[..., Awaitable[Stage]]
 
 EXPORT, READ_BACK, PROBE, TOKEN = Purpose.EXPORT, Purpose.READ_BACK, Purpose.PROBE, Purpose.TOKEN
-ALLOWANCE = 5_000
-_names = count(1)
-
-
-def a_connection() -> str:
-    return f"connection-{next(_names)}"
-
-
-def budget(**stated: Any) -> dict[str, Any]:
-    return {"connection": a_connection(), "limits": {"budget": stated}}
 
 
 async def spent(ledger: SupabaseLedger, connection: str) -> Spending:
@@ -63,21 +53,17 @@ async def spent(ledger: SupabaseLedger, connection: str) -> Spending:
     return (await ledger.read_budgets(connection))[0]
 
 
-async def spend(budget: MonthlyBudget, purpose: Purpose, times: int = 1) -> None:
-    for _ in range(times):
-        await budget.spend(purpose, allowance=ALLOWANCE)
-
-
 def a_month_passes(database: psycopg.Connection, connection: str) -> None:
-    """Move what was spent into the month before."""
+    """Move all that was spent a month back: by way of long ago, so that no two months meet."""
     with database.transaction():
         database.execute("set local session_replication_role = replica")
         for table in ("budgets", "reservations"):
-            database.execute(
-                f"update kvitt.{table} set month = month - interval '1 month'"  # noqa: S608 - our own names
-                " where connection = %s".encode(),
-                [connection],
-            )
+            for months in (-1201, 1200):
+                database.execute(
+                    f"update kvitt.{table} set month = month + make_interval(months => %s)"  # noqa: S608 - our own names
+                    " where connection = %s".encode(),
+                    [months, connection],
+                )
 
 
 # -- counting --------------------------------------------------------------------------------------

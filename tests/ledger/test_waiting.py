@@ -14,8 +14,16 @@ from kvitt.domain.errors import BudgetSpent, LeaseLost, LedgerRefused
 from kvitt.domain.money import Totals
 from kvitt.ports import ClaimOutcome, Trigger
 from tests.cast import MINUTE, NORDVEST, PERSON, WATCH
-from tests.ledger.stages import LEASE_RAN_OUT, close, collect, frozen, intend
-from tests.ledger.test_budget import a_connection, budget
+from tests.ledger.stages import (
+    LEASE_RAN_OUT,
+    a_connection,
+    budget,
+    close,
+    collect,
+    frozen,
+    intend,
+    spend,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -149,7 +157,7 @@ async def exhausted(stage: Stage) -> MonthlyBudget:
     purse = MonthlyBudget(stage.ledger, "xledger", stage.integration.connection)
     while True:
         try:
-            await purse.spend(Purpose.EXPORT, allowance=5_000)
+            await spend(purse, Purpose.EXPORT)
         except BudgetSpent:
             return purse
 
@@ -207,7 +215,7 @@ async def test_it_goes_on_when_another_integration_of_its_connection_lets_it(
 async def test_it_goes_on_when_somebody_gives_back_what_they_had_reserved(enrol: Enrol) -> None:
     stage = await enrol(NORDVEST, **budget(requests=100))
     hoarder = MonthlyBudget(stage.ledger, "xledger", stage.integration.connection)
-    await hoarder.spend(Purpose.EXPORT, allowance=5_000)
+    await spend(hoarder, Purpose.EXPORT)
     await exhausted(stage)
     await postpone(stage, await stage.claimed(), waiting_for="budget")
     assert not await has_work(stage)
