@@ -12,6 +12,7 @@ from kvitt.vendors import xledger as vendor
 
 if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
+    from kvitt.ports import Budget
 
 
 class Xledger(Block):
@@ -40,12 +41,12 @@ class Xledger(Block):
         description="Where the API is; https://demo.xledger.net/graphql for a demo.",
     )
 
-    def open_for(self, integration: Integration) -> vendor.Xledger:
+    def open_for(self, integration: Integration, budget: Budget) -> vendor.Xledger:
         """Return the client of an integration: an async context manager, no request made yet."""
-        return vendor.Xledger(self._settings(), integration.timeouts)
+        return vendor.Xledger(self._settings(), integration.timeouts, budget=budget)
 
     async def check(self) -> str:
-        """Ask for a sign of life, at the cost of one request.
+        """Ask for a sign of life, at the cost of one request that no budget counts.
 
         Raises VendorError, which says what is wrong.
         """

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from cli import files, mapping
 from kvitt import planning, sync
+from kvitt.domain.budget import Purpose, forecast
 from kvitt.domain.errors import KvittError
 from kvitt.domain.money import Totals
 from kvitt.domain.periods import key_of
@@ -35,14 +36,14 @@ from kvitt.retries import explain_retries
 from kvitt.vendors import VENDORS, exact_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 
     from deployments.integrations import Step
     from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
     from kvitt.domain.records import Record
     from kvitt.domain.vouchers import Voucher
-    from kvitt.ledger.rpc import Integrations
+    from kvitt.ledger.rpc import Integrations, Spending
 
 app = typer.Typer(
     help="Carries approved records into accounting systems, exactly once, and proves it.",
@@ -386,6 +387,37 @@ def set_aside(
             out.print(table)
 
     _run(work())
+
+
+@app.command()
+def budget(
+    connection: Annotated[str | None, typer.Argument(help="Its block's name; else all.")] = None,
+    project: Project = "kvitt",
+) -> None:
+    """Show what each connection has spent of its vendor's requests, by month (UTC)."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            purposes = [*Purpose]
+            ends = ("reserved", "allowance", "left", "forecast")
+            table = Table("connection", "month", *purposes, *ends)
+            for each in await ledger.read_budgets(connection):
+                table.add_row(*_row_of(each, purposes))
+            out.print(table)
+
+    _run(work())
+
+
+def _row_of(spending: Spending, purposes: Sequence[Purpose]) -> Iterator[str]:
+    spent, allowance = spending.spent, spending.allowance
+    yield f"{spending.vendor}/{spending.connection}"
+    yield f"{spending.month:%Y-%m}"
+    for purpose in purposes:
+        yield f"{spent.get(purpose, 0):,}"
+    yield f"{spending.counted - sum(spent.values()):,}"
+    yield "no limit" if allowance is None else f"{allowance:,}{' or paid' * spending.paid}"
+    yield "" if allowance is None else f"{allowance - spending.counted:,}"
+    yield f"{forecast(spending.counted, month=spending.month, at=spending.now):,}"
 
 
 @app.command()

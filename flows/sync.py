@@ -27,7 +27,8 @@ from blocks.vendors import open_vendor
 from kvitt import planning
 from kvitt import sync as way
 from kvitt.attempts import failed_words
-from kvitt.domain.errors import KvittError, PeriodStopped, PeriodUncertain
+from kvitt.budget import open_budget
+from kvitt.domain.errors import KvittError, PeriodPostponed, PeriodStopped, PeriodUncertain
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
     from supabase import AsyncClient
 
+    from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
-    from kvitt.ports import Vendor
+    from kvitt.ports import Budget, Vendor
 
 explain_retries()
 
@@ -231,7 +233,8 @@ async def _bench(
 ) -> AsyncGenerator[Bench]:
     async with AsyncExitStack() as stack:
         attempt = await stack.enter_async_context(way.attempt(ledger, answer))
-        vendor = await stack.enter_async_context(open_vendor(attempt.integration))
+        budget = await stack.enter_async_context(_budget(ledger, attempt.integration))
+        vendor = await stack.enter_async_context(open_vendor(attempt.integration, budget))
         attempt.requests = vendor.requests
         yield Bench(
             key=attempt.period.key,
@@ -241,6 +244,25 @@ async def _bench(
             collector=EdgeFunction(client, seconds=attempt.integration.timeouts.function),
             vendor=vendor,
         )
+
+
+@asynccontextmanager
+async def _budget(ledger: SupabaseLedger, integration: Integration) -> AsyncGenerator[Budget]:
+    """Open the budget of an integration's connection, and tell of its end when that is near."""
+    async with open_budget(ledger, integration.vendor, integration.connection) as budget:
+        try:
+            yield budget
+        finally:
+            if budget.warning is not None:
+                name = f"{budget.vendor}/{budget.connection}"
+                emit_event(
+                    event="kvitt.budget.low",
+                    resource={
+                        "prefect.resource.id": f"kvitt.connection.{name}",
+                        "prefect.resource.name": name,
+                    },
+                    payload={"reason": budget.warning},
+                )
 
 
 async def _tasks(bench: Bench) -> dict[str, Any]:
@@ -277,6 +299,9 @@ async def _nothing_done(
 
 
 def _stopped(period: Period, stopped: PeriodStopped) -> State[Any]:
+    if isinstance(stopped, PeriodPostponed):
+        _emit("waiting", period, {"reason": str(stopped)})
+        return Completed(name="Waiting", message=str(stopped))
     uncertain = isinstance(stopped, PeriodUncertain)
     _emit("uncertain" if uncertain else "failed", period, {"reason": str(stopped)})
     return Failed(name="Uncertain" if uncertain else "Failed", message=str(stopped))

@@ -315,6 +315,7 @@ class _Export:
             raise
         except Uncertain as error:
             return await self._decide(intent, "uncertain", detail=str(error))
+        self._this.postponed = 0
         return await self._this.ledger.settle_chunk(
             self._this.period, intent.number, "confirmed", reference=reference
         )

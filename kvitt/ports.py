@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ from kvitt.domain.periods import Period
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from kvitt.domain.budget import Purpose
     from kvitt.domain.money import Totals
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.records import TakenRecord
@@ -88,6 +89,23 @@ class Chunk(BaseModel):
     detail: str | None = None
 
 
+class Grant(BaseModel):
+    """What the ledger has reserved of a connection's budget for one client, in all.
+
+    `seconds`: until the month ends. `counted` is what all clients have spent or reserved in it, of
+    `allowance`, None for any number. `warned`: this client is the one that is to tell of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    reserved: int
+    seconds: float
+    month: date
+    allowance: int | None
+    counted: int
+    warned: bool
+
+
 class Ledger(Protocol):
     """The ledger. Each call is safe to repeat; all raise LedgerUnavailable and LedgerRefused.
 
@@ -148,10 +166,25 @@ class Ledger(Protocol):
     ) -> dict[str, Any] | None: ...
     async def suspend(self, period: Period, reason: str) -> datetime: ...
     async def fail(self, period: Period, reason: str) -> None: ...
+    async def postpone(
+        self, period: Period, waiting_for: str, wait: timedelta, *, postponed: int, reason: str
+    ) -> datetime: ...
     async def read_period(self, integration: str, due_at: datetime) -> Period: ...
     async def close(
         self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
     ) -> None: ...
+    async def reserve_requests(
+        self,
+        reservation: UUID,
+        vendor: str,
+        connection: str,
+        *,
+        probes: bool,
+        wanted: int,
+        spent: Mapping[str, int],
+        allowance: int | None,
+    ) -> Grant: ...
+    async def return_requests(self, reservation: UUID, spent: Mapping[str, int]) -> None: ...
 
 
 # -- the Edge Function -----------------------------------------------------------------------------
@@ -212,10 +245,10 @@ class Collector(Protocol):
 class Habits:
     """How a vendor behaves, where it matters to the way of a period.
 
-    `chunk_vouchers` and `chunk_lines` bound one call, `at_once` says how many calls that write may
-    be under way side by side. `settle`: how long after a call it may still
-    commit it. `absences` readings without it, `gap` apart, mean that it did not arrive. `posts`:
-    staged lines become final only when we say so.
+    `chunk_vouchers` and `chunk_lines` bound one call, `at_once` how many requests it takes at a
+    time. `settle`: how long after a call it may still commit it. `absences` readings without it,
+    `gap` apart, mean that it did not arrive. `posts`: staged lines become final only when we say
+    so. `allowance`: how many requests a month it documents as included, None for no limit.
     """
 
     chunk_vouchers: int
@@ -225,10 +258,31 @@ class Habits:
     absences: int = 1
     gap: timedelta = field(default_factory=timedelta)
     posts: bool = False
+    allowance: int | None = None
 
 
 Guard = Callable[[], None]
 """Called right before each request that writes; raises LeaseLost when it must not be sent."""
+
+
+class Budget(Protocol):
+    """What may still be asked of a vendor; its client asks before each request."""
+
+    async def spend(self, purpose: Purpose, *, allowance: int | None) -> Callable[[], None]:
+        """Take one request out; returns what puts it back, if it never leaves.
+
+        `allowance` is what the vendor documents for a month. Raises BudgetSpent.
+        """
+        ...
+
+
+class Uncounted:
+    """The budget of those who have no ledger to ask: a person who tries a connection, a test."""
+
+    async def spend(self, purpose: Purpose, *, allowance: int | None) -> Callable[[], None]:
+        """Let it pass."""
+        del purpose, allowance
+        return lambda: None
 
 
 class Vendor(Protocol):

@@ -132,6 +132,7 @@ async def collect(this: Attempt, collector: Collector) -> int:
                 raise _gave_up(this, error, failures) from error
             page = await _after_failure(this, collector, error, page)
             continue
+        this.postponed = 0
         if answer.done:
             return answer.total
         if not answer.taken:

@@ -24,8 +24,26 @@ def _check_zone(name: str) -> str:
     return name
 
 
+class BudgetLimits(Part):
+    """How many requests a month the connection may spend. None: the vendor's, or kvitt's, default.
+
+    `paid`: go on when they are spent. `probe_share`: how much of them at most goes to probes.
+    `warn_from`: which part of them is spent when a warning comes. Integrations that share a
+    connection share its budget; of what they state, the strictest counts.
+    """
+
+    requests: int | None = Field(default=None, ge=1)
+    paid: bool | None = None
+    probe_share: float | None = Field(default=None, ge=0, le=1)
+    warn_from: float | None = Field(default=None, gt=0, le=1)
+
+
 class Limits(Part):
-    """How much at once, and how long. Seconds, unless the name says otherwise."""
+    """How much at once, and how long. Seconds, unless the name says otherwise.
+
+    A period waits `first_wait` for a vendor or an Edge Function that is away, then twice as long
+    each time, up to `longest_wait`.
+    """
 
     page_records: int = Field(default=500, ge=1, le=20_000)
     chunk_lines: int | None = Field(default=None, ge=2)
@@ -34,6 +52,9 @@ class Limits(Part):
     absence_gap: float | None = Field(default=None, ge=0)
     warm_up: float = Field(default=60, ge=0, le=600)
     set_aside: int = Field(default=25, ge=0)
+    first_wait: float = Field(default=300, gt=0, le=86_400)
+    longest_wait: float = Field(default=3600, gt=0, le=86_400)
+    budget: BudgetLimits = Field(default_factory=BudgetLimits)
 
 
 class Timeouts(Part):

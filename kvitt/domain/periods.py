@@ -50,6 +50,8 @@ class Period(BaseModel):
     state: PeriodState
     fence: int = Field(ge=0)
     not_before: AwareDatetime | None = None
+    waiting_for: str | None = None
+    postponed: int = 0
     leased_until: AwareDatetime | None = None
     reason: str | None = None
     record_count: int = 0

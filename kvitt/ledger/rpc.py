@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
 from kvitt.domain.integrations import Integration
 from kvitt.domain.periods import Period, PeriodState
 from kvitt.domain.records import TakenRecord
-from kvitt.ports import Chunk, Claim
+from kvitt.ports import Chunk, Claim, Grant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -220,6 +221,20 @@ class SupabaseLedger:
         """Stop the period for a person."""
         await self._call("fail_period", **_fenced(period), p_reason=reason)
 
+    async def postpone(
+        self, period: Period, waiting_for: str, wait: timedelta, *, postponed: int, reason: str
+    ) -> datetime:
+        """Let the period wait for a vendor, a function or its budget; returns until when (UTC)."""
+        answer = await self._call(
+            "postpone_period",
+            **_fenced(period),
+            p_waiting_for=waiting_for,
+            p_wait=_interval(wait),
+            p_postponed=postponed,
+            p_reason=reason,
+        )
+        return TypeAdapter(AwareDatetime).validate_python(answer)
+
     async def close(
         self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
     ) -> None:
@@ -239,6 +254,41 @@ class SupabaseLedger:
         if not rows:
             raise LedgerRefused(f"{integration} has no period due at {due_at}", code="KV004")
         return Period.model_validate(rows[0])
+
+    # -- the budget --------------------------------------------------------------------------------
+
+    async def reserve_requests(
+        self,
+        reservation: UUID,
+        vendor: str,
+        connection: str,
+        *,
+        probes: bool,
+        wanted: int,
+        spent: Mapping[str, int],
+        allowance: int | None,
+    ) -> Grant:
+        """Reserve requests of a connection, `wanted` in all; see `kvitt.reserve_requests`."""
+        answer = await self._call(
+            "reserve_requests",
+            p_reservation=str(reservation),
+            p_vendor=vendor,
+            p_connection=connection,
+            p_probes=probes,
+            p_wanted=wanted,
+            p_spent=dict(spent),
+            p_allowance=allowance,
+        )
+        return Grant.model_validate(answer)
+
+    async def return_requests(self, reservation: UUID, spent: Mapping[str, int]) -> None:
+        """Give back what is left of a reservation, having spent so much of it."""
+        await self._call("return_requests", p_reservation=str(reservation), p_spent=dict(spent))
+
+    async def read_budgets(self, connection: str | None = None) -> list[Spending]:
+        """Return what each connection has spent, by month, the latest first."""
+        answer = await self._call("read_budgets", p_connection=connection)
+        return TypeAdapter(list[Spending]).validate_python(answer)
 
     # -- for the command line, the watchers and the task cache -------------------------------------
 
@@ -437,6 +487,25 @@ class SetAside(BaseModel):
     due_at: AwareDatetime
     record_id: str
     reason: str
+
+
+class Spending(BaseModel):
+    """What one connection has spent in a month; `counted` is with what is reserved, or was lost.
+
+    `allowance` is what counts now, None for any number; `now` is the ledger's clock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    vendor: str
+    connection: str
+    month: date
+    counted: int
+    spent: dict[str, int]
+    allowance: int | None
+    paid: bool
+    warned_at: AwareDatetime | None
+    now: AwareDatetime
 
 
 class Work(BaseModel):

@@ -64,13 +64,14 @@ if TYPE_CHECKING:
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
-    from kvitt.ports import Guard
+    from kvitt.ports import Budget, Guard
 
 T = TypeVar("T")
 R = TypeVar("R", bound="_Reply")
 Json = dict[str, Any]
 
 _BATCH_LIMIT = 100
+_AT_ONCE = 5  # of one service principal; further ones would queue there, and are better off here
 _LINES_PER_VOUCHER = 1_999
 _CODE, _DESCRIPTION, _COMMENT, _EXTERNAL_NUMBER = 20, 100, 250, 35
 _DIGEST = 8
@@ -212,7 +213,7 @@ class BusinessCentral:
         chunk_vouchers=_BATCH_LIMIT // 2,
         chunk_lines=_BATCH_LIMIT,
         settle=timedelta(minutes=18),
-        at_once=5,
+        at_once=_AT_ONCE,
         posts=True,
     )
 
@@ -222,10 +223,18 @@ class BusinessCentral:
         timeouts: Timeouts,
         *,
         patience: Patience = PATIENCE,
+        budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._http = Http("Business Central", timeouts, patience=patience)
+        self._http = Http(
+            "Business Central",
+            timeouts,
+            patience=patience,
+            budget=budget,
+            at_once=self.habits.at_once,
+            allowance=self.habits.allowance,
+        )
         self._clock = clock
         self._token: _Token | None = None
         self._journals: dict[str, UUID] = {}  # by code, those that we know to exist

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
-    from kvitt.ports import Guard
+    from kvitt.ports import Budget, Guard
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -64,6 +64,10 @@ Json = dict[str, Any]
 _NODES = 500
 _PAGE = 500
 _READINGS = 5
+# Requests a month that the terms for the United Kingdom include; other countries are not known.
+_ALLOWANCE = 5_000
+# That there is a limit is documented, how high it is is not; what it turns away costs a request.
+_AT_ONCE = 1
 _TEXT = 60
 _SLOTS = ("glObject1", "glObject2", "glObject3", "glObject4", "glObject5", "project")
 _ITS_TIME = ZoneInfo("Europe/Oslo")
@@ -71,11 +75,10 @@ _ITS_TIME = ZoneInfo("Europe/Oslo")
 _MARGIN = timedelta(hours=2)
 
 # The limits, by the last part of their code, and how long the vendor's own sample waits.
-_CREDITS = "INSUFFICIENT_CREDITS"
 _LIMITS = {
     "BURST_RATE_LIMIT_REACHED": timedelta(seconds=5),
     "CONCURRENCY_LIMIT_REACHED": timedelta(seconds=1),
-    _CREDITS: timedelta(minutes=20),
+    "INSUFFICIENT_CREDITS": timedelta(minutes=20),
 }
 # Errors that say that nothing was executed and nothing ever will be.
 _PERMANENT_CODES = ("INVALID_VALUE", "ARGUMENTS_OF_CORRECT_TYPE", "BAD_REQUEST")
@@ -272,6 +275,8 @@ class Xledger:
         settle=timedelta(minutes=10),
         absences=2,
         gap=timedelta(minutes=3),
+        at_once=_AT_ONCE,
+        allowance=_ALLOWANCE,
     )
 
     def __init__(
@@ -280,10 +285,18 @@ class Xledger:
         timeouts: Timeouts,
         *,
         patience: Patience = PATIENCE,
+        budget: Budget | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
-        self._http = Http("Xledger", timeouts, patience=patience)
+        self._http = Http(
+            "Xledger",
+            timeouts,
+            patience=patience,
+            budget=budget,
+            at_once=self.habits.at_once,
+            allowance=self.habits.allowance,
+        )
         self._now = now
 
     async def __aenter__(self) -> Self:
@@ -550,11 +563,9 @@ class Xledger:
 
     def _wait(self, error: _Error) -> timedelta | None:
         """Return how long a limit asks us to wait; None if the error is no limit."""
-        limit = error.name.rpartition(".")[2]
+        usual = _LIMITS.get(error.name.rpartition(".")[2])
         reset = error.extensions and error.extensions.reset_at
-        if limit == _CREDITS and reset:
-            return self._until(reset) or _LIMITS[limit]
-        return _LIMITS.get(limit)
+        return (self._until(reset) or usual) if usual and reset else usual
 
     def _until(self, reset: str) -> timedelta | None:
         """Return how long it is until a time that Xledger wrote, which has no zone."""

@@ -42,6 +42,7 @@ create type kvitt.attempt_outcome as enum (
   'settled',     -- the period ended verified
   'uncertain',   -- waits for the vendor's settle time; starts again by itself
   'failed',      -- a person must mend something
+  'postponed',   -- who was asked is away, or the budget is spent; starts again by itself
   'interrupted'  -- ended without a decision: lost lease, lost network, killed; starts again
 );
 
@@ -94,6 +95,9 @@ create table kvitt.periods (
   holder uuid,
   leased_until timestamptz,
   not_before timestamptz,
+  -- Who or what it waits for, if it is not for a missing reply; and how often in a row it has.
+  waiting_for text check (waiting_for in ('vendor', 'function', 'budget')),
+  postponed integer not null default 0 check (postponed >= 0),
   reason text,
   -- When the books first showed less than was sent, though the vendor's settle time was over.
   short_since timestamptz,
@@ -111,6 +115,7 @@ create table kvitt.periods (
   check (opens_at < due_at),
   check ((holder is null) = (leased_until is null)),
   check (state <> 'uncertain' or not_before is not null),
+  check (waiting_for is null or not_before is not null),
   check (state not in ('failed', 'skipped') or reason is not null),
   check ((state = 'verified') = (receipt is not null and settled_at is not null)),
   check (state not in ('collected', 'exporting', 'exported', 'verified') or frozen_at is not null)

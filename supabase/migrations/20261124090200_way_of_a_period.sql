@@ -10,7 +10,7 @@
 --   claimed   the caller works on it; state says where it stands
 --   settled   the period is finished (none asked for: nothing is due, this was the last one)
 --   failed    it waits for a person (none asked for: nothing else is due); see mend_period
---   waiting   uncertain, until not_before
+--   waiting   uncertain, or waiting_for somebody, until not_before; a person need not wait for that
 --   busy      somebody else holds the lease of this integration, until leased_until
 --   early     the period asked for is not due yet
 --   idle      nothing is due, and nothing ever was
@@ -55,12 +55,14 @@ begin
     return kvitt.answer('busy', who, it);
   elsif it.state = 'uncertain' and it.not_before > now() and not kvitt.worth_a_look(it) then
     return kvitt.answer('waiting', who, it);
+  elsif it.waiting_for is not null and it.not_before > now() and p_trigger <> 'person' then
+    return kvitt.answer('waiting', who, it);
   end if;
 
   perform kvitt.adopt(it);
   update kvitt.periods set
     holder = p_attempt, leased_until = now() + p_lease, fence = fence + 1, reason = null,
-    not_before = null,
+    not_before = null, waiting_for = null,
     mapping = case when kvitt.keeps_its_mapping(it) then mapping else who.mapping end,
     time_zone = case when kvitt.keeps_its_mapping(it) then time_zone else who.time_zone end,
     state = case

@@ -134,6 +134,8 @@ class Stage:
             "settle": ground.settle,
             "absence_gap": ground.gap,
             "warm_up": 5,
+            "first_wait": 0.2,
+            "longest_wait": 1,
         }
         integration = {
             "id": self.id,

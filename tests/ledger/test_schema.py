@@ -30,6 +30,8 @@ TABLES = {
     "cold_starts",
     "set_aside",
     "decisions",
+    "budgets",
+    "reservations",
     "task_results",
 }
 STRANGERS = ("anon", "authenticated")

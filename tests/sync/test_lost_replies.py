@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvitt.domain.errors import PeriodFailed, Unsent
+from kvitt.domain.errors import PeriodFailed, PeriodPostponed
 from kvitt.ports import Claim, ClaimOutcome
 from tests.sync.scene import until
 
@@ -146,7 +146,7 @@ async def test_where_the_books_cannot_be_read_nothing_is_sent_again(
     reads = "glImportItems" if books.vendor == "xledger" else "journals.list"
     books.fault("reply-lost")
     books.fault("status", on=reads, status=503, times=3)
-    with pytest.raises(Unsent):
+    with pytest.raises(PeriodPostponed):
         await it.run()
     assert it.stage.chunks() == ["uncertain"]
     await it.receipt_after_waiting()

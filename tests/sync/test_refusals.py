@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvitt import sync as way
-from kvitt.domain.errors import PeriodFailed, Unsent
+from kvitt.domain.errors import PeriodFailed, PeriodPostponed
 from kvitt.domain.vouchers import voucher_of
 from kvitt.ports import ClaimOutcome, Trigger
 from tests.cast import HOUR, WATCH, claim_for_travel
@@ -28,11 +28,11 @@ async def test_a_limit_that_stays_leaves_the_chunk_unsent_and_the_next_run_sends
     it = await scene(books)
     await it.approve(3)
     books.fault("rate-limit", times=3)
-    with pytest.raises(Unsent, match="the next run asks again"):
+    with pytest.raises(PeriodPostponed, match="the next run asks again"):
         await it.run()
     assert it.stage.chunks() == ["unsent"]
     receipt = await it.receipt()
-    assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["interrupted", "settled"]
+    assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["postponed", "settled"]
     assert it.audit().clean
 
 
