@@ -14,7 +14,6 @@ The facts are Microsoft's, collected and graded in docs/vendors/business-central
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections import defaultdict
@@ -47,7 +46,13 @@ from kvitt.vendors.http import (
     Unauthorised,
     retry_after,
 )
-from kvitt.vendors.references import LAST_SEQUENCE, Tally, reference_to, sequence_in
+from kvitt.vendors.references import (
+    LAST_SEQUENCE,
+    Tally,
+    record_in,
+    reference_to,
+    sequence_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,7 +74,6 @@ Json = dict[str, Any]
 _BATCH_LIMIT = 100
 _LINES_PER_VOUCHER = 1_999
 _CODE, _DESCRIPTION, _COMMENT, _EXTERNAL_NUMBER = 20, 100, 250, 35
-_DIGEST = 8
 _NAMES_IN_A_FILTER = 50  # an address has at most 8,000 characters
 _WITHDRAWALS = 3
 _TAGS = {"$select": "id,documentNumber"}
@@ -906,7 +910,7 @@ def rows(period: Period, voucher: Voucher) -> list[Json]:
         {
             "lineNumber": line_number(voucher.sequence, line.number),
             "documentNumber": document,
-            "externalDocumentNumber": _external_number(voucher.record_id),
+            "externalDocumentNumber": record_in(voucher, _EXTERNAL_NUMBER),
             "postingDate": voucher.posting_date.isoformat(),
             "accountType": "Vendor" if line.party else "G/L Account",
             "accountNumber": line.party or line.account,
@@ -966,14 +970,6 @@ def _words_of(line: VoucherLine) -> Json:
             {"code": code, "valueCode": value} for code, value in line.dimensions.items()
         ]
     return words
-
-
-def _external_number(record_id: str) -> str:
-    """Return a record's id, or where it is too long its beginning and a digest of all of it."""
-    if len(record_id) <= _EXTERNAL_NUMBER:
-        return record_id
-    digest = hashlib.sha256(record_id.encode()).hexdigest()[:_DIGEST]
-    return f"{record_id[: _EXTERNAL_NUMBER - _DIGEST - 1]}-{digest}"
 
 
 def _parts(lines: Sequence[Json]) -> Iterator[list[Json]]:
