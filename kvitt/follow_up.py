@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from kvitt.domain.errors import LeaseLost, Refused, VendorError
+from kvitt.domain.errors import LeaseLost, LedgerRefused, Refused, VendorError
 from kvitt.ports import PostsByItself
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # Longer than a reading takes, also of many pages; a looker that is gone holds it so long at most.
 LEASE = timedelta(minutes=10)
+_UNREADABLE = "KV003"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,14 @@ async def follow_up(ledger: FollowUps, open_vendor: Open) -> AsyncGenerator[Foll
     """
     while True:
         looker = uuid4()
-        due = await ledger.claim_looks(looker, LEASE)
+        try:
+            due = await ledger.claim_looks(looker, LEASE)
+        except LedgerRefused as error:  # one that cannot be read stops nobody else's
+            if error.code != _UNREADABLE:
+                raise
+            await ledger.put_off_looks(looker, str(error), timedelta(0))
+            yield PutOff(str(error))
+            continue
         if due is None:
             return
         try:

@@ -248,9 +248,7 @@ class SupabaseLedger:
             try:
                 valid.append(integration_of(row))
             except ValidationError as error:
-                broken[row["id"]] = "; ".join(
-                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
-                )
+                broken[row["id"]] = _in_words(error)
         return Integrations(valid=valid, broken=broken)
 
     async def _rows(self, table: str, key: str) -> AsyncGenerator[dict[str, Any]]:
@@ -367,7 +365,12 @@ class SupabaseLedger:
         answer = await self._call("claim_looks", p_looker=str(looker), p_lease=_interval(lease))
         if answer is None:
             return None
-        answer["integration"] = integration_of(answer["integration"])
+        row = answer["integration"]
+        try:
+            answer["integration"] = integration_of(row)
+        except ValidationError as error:
+            words = f"integration {row['id']} cannot be read: {_in_words(error)}"
+            raise LedgerRefused(words, code="KV003") from error
         return Looks.model_validate(answer)
 
     async def record_look(
@@ -532,6 +535,10 @@ def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUn
     if not code or code.startswith(_NOT_NOW):
         return LedgerUnavailable(f"the ledger cannot answer now ({what}: {code} {message})")
     return LedgerRefused(f"{message} ({what}: {code})", code=code)
+
+
+def _in_words(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
 
 
 def integration_of(row: Mapping[str, Any]) -> Integration:

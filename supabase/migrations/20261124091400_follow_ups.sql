@@ -120,7 +120,7 @@ create trigger remember_follow_up after update of state on kvitt.periods
   execute function kvitt.remember_follow_up();
 
 -- Looks cost requests, so they grow apart: after half of the time that has passed, and never sooner
--- than after 10 minutes or later than after 12 hours. 13 looks on the first day, then two a day.
+-- than after 10 minutes or later than after 12 hours. 12 looks on the first day, then two a day.
 create function kvitt.until_next_look(p_age interval) returns interval
 language sql immutable set search_path = '' as $$
   select least(greatest(p_age / 2, interval '10 minutes'), interval '12 hours')

@@ -31,6 +31,8 @@ TABLES = {
     "set_aside",
     "decisions",
     "task_results",
+    "follow_ups",
+    "refusals",
 }
 STRANGERS = ("anon", "authenticated")
 SCHEMA = (CHECKOUT / "supabase/migrations/20261124090000_tables.sql").read_text()
