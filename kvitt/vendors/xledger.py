@@ -472,7 +472,7 @@ class Xledger:
         if self._settings.filter_by_reference:
             what, condition = f"show lines of {period.reference}", _named(period, first, last)
         else:
-            what, condition = "show changed lines", _changed_since(period.due_at)
+            what, condition = "show changed lines", changed_since(period.due_at)
         table = _Table(Tally(first, last))
         async for row in self._rows(what, document % condition, _Read[_Row]):
             sequence = _sequence_in(period, row.ext_identifier)
@@ -508,7 +508,7 @@ class Xledger:
         """Return the filter for the rows of some periods, and perhaps of others beside them."""
         if self._settings.filter_by_reference and len(periods) == 1:
             return _named(periods[0], 0, LAST_SEQUENCE)
-        return _changed_since(min(period.due_at for period in periods))
+        return changed_since(min(period.due_at for period in periods))
 
     async def _stop_for_refused(
         self, period: Period, first: int, last: int, found: Mapping[int, FoundVoucher]
@@ -734,7 +734,7 @@ def _sequence_in(period: Period, name: str | None) -> int | None:
 # -- what is read back -----------------------------------------------------------------------------
 
 
-def _changed_since(due_at: datetime) -> str:
+def changed_since(due_at: datetime) -> str:
     """Return a filter for all that was written since a period was due, by anybody."""
     since = (due_at - _MARGIN).astimezone(_ITS_TIME)
     return f'modifiedAt_gte: "{since:%Y-%m-%dT%H:%M:%S}"'
