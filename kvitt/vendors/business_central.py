@@ -83,7 +83,8 @@ _MOST_ACCOUNTS = 3
 _SAME_KEY = "Internal_EntityWithSameKeyExists"
 # Errors about what lines hold, unless their words say that it is the company's set-up or a right.
 _CONTENT_CODES = ("Application_", "Internal_InvalidTableRelation")
-_SET_UP_WORDS = ("permission", "license", "allowed posting date", "no. series")
+_CLOSED_DAY = "allowed posting date"
+_SET_UP_WORDS = ("permission", "license", _CLOSED_DAY, "no. series")
 _TOKEN_MARGIN = 60.0
 # How to look at a company's set-up: "no date" as the API writes it, codeunit 250, our own journal.
 _NO_DATE = date(1, 1, 1)
@@ -135,6 +136,10 @@ class _TaggedLine(_NamedLine):
 class _StagedLine(_NamedLine):
     line_number: int
     amount: Amount
+
+
+class _DatedLine(_NamedLine):
+    posting_date: date
 
 
 class _Dimension(_Reply):
@@ -692,9 +697,11 @@ class BusinessCentral:
         By the number of a line or of a document, else by the account, which is all that a blocked
         one names. A setting of the whole company is nobody's fault.
         """
+        named = _sequences_named(period, complaint.message)
+        if _CLOSED_DAY in complaint.message.lower():
+            return await self._of_the_same_days(period, journal, named)
         if not _of_content(complaint):
             return set()
-        named = _sequences_named(period, complaint.message)
         if named:
             return {s for s in named if await self._holds_staged(period, journal, s, s)}
         blamed: set[int] = set()
@@ -705,6 +712,20 @@ class BusinessCentral:
                 if (sequence := sequence_in(period, row.document_number)) is not None:
                     blamed.add(sequence)
         return blamed
+
+    async def _of_the_same_days(self, period: Period, journal: UUID, named: set[int]) -> set[int]:
+        """Return the staged vouchers of the days on which the named ones are, as they are closed.
+
+        If that is all of them, the company is closed for the whole period, and nobody is to blame.
+        """
+        days: dict[int, date] = {}
+        options = _between(period, 0, LAST_SEQUENCE, select="documentNumber,postingDate")
+        async for row in self._lines_of(period, journal, options, _DatedLine):
+            if (sequence := sequence_in(period, row.document_number)) is not None:
+                days[sequence] = row.posting_date
+        closed = {days[sequence] for sequence in named if sequence in days}
+        blamed = {sequence for sequence, day in days.items() if day in closed}
+        return blamed if len(blamed) < len(days) else set()
 
     async def _holds_anything(self, period: Period) -> bool:
         journal = await self._journal(period)
