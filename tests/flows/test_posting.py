@@ -96,15 +96,12 @@ def test_a_refusal_after_the_receipt_becomes_an_event_and_so_does_the_end_of_it(
     assert refused["payload"]["vouchers"] == [
         "voucher 1 (record 2026-9999): Account 9999 does not exist."
     ]
-    follow_up(running)
-    assert [each["event"] for each in events_of(running)].count("kvitt.period.refused") == 1
 
     open_account(running)
     running.stack.run_vendor_jobs()
     assert "posted 20" in follow_up(running)
     event(running, "kvitt.period.posted")
     assert "  posted        all 2 lines, as seen" in running.stack.run("kvitt", "receipt", NAME)
-    assert follow_up(running) == "nothing due"
 
 
 def open_account(running: Running) -> None:
