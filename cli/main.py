@@ -204,7 +204,8 @@ def periods(
     async def work() -> None:
         async with _ledger(project) as ledger:
             table = Table("period", "state", "records", "why")
-            followed = {f.key: in_brief(f) for f in await ledger.read_follow_ups(integration)}
+            follow_ups = await ledger.read_follow_ups(integration, limit=limit)
+            followed = {each.key: in_brief(each) for each in follow_ups}
             for p in await ledger.read_periods(integration, limit=limit):
                 why = p.reason or followed.get(p.key, "")
                 table.add_row(p.key, p.state, str(p.record_count), escape(why))
@@ -324,6 +325,7 @@ def mend(
     deleted: Annotated[
         bool, typer.Option("--deleted", help="With --record: its rows were deleted at the vendor.")
     ] = False,
+    copy: Annotated[bool, typer.Option(help="With --deleted: the same goes again, or not.")] = True,
     project: Project = "kvitt",
 ) -> None:
     """Let a failed period go on, or a record that was set aside, once it is mended.
@@ -339,12 +341,15 @@ def mend(
     async def work() -> None:
         async with _ledger(project) as ledger:
             if record is not None and deleted:
-                new = await ledger.say_deleted(integration, record, who=by, reason=reason)
+                new = await ledger.say_deleted(
+                    integration, record, goes_again=copy, who=by, reason=reason
+                )
                 words = f"record {record} goes again with the next period, as {new}"
                 if new is None:
+                    then = "then a copy goes with the next period" if copy else "no copy goes"
                     words = (
                         f"record {record}: the next follow-ups look twice, some minutes apart, "
-                        "whether its rows are gone; then a copy goes with the next period"
+                        f"whether its rows are gone; {then}"
                     )
             elif record is not None:
                 new = await ledger.mend_record(integration, record, who=by, reason=reason)

@@ -40,13 +40,15 @@ class UnpostedVoucher(BaseModel):
     reason: str | None
     absences: int
     deleted_by: str | None
+    goes_again: bool
+    closed: bool
     mended_as: str | None
     untold: bool
 
     @property
     def open(self) -> bool:
         """Whether somebody may have to do something about it."""
-        return self.place != "posted" and self.mended_as is None
+        return self.place != "posted" and not self.closed
 
     @property
     def words(self) -> str:
@@ -54,8 +56,9 @@ class UnpostedVoucher(BaseModel):
         return f"voucher {self.voucher_number} (record {self.record}): {self._what()}"
 
     def _what(self) -> str:
-        if self.mended_as is not None:
-            return f"its rows were deleted there; it goes again as {self.mended_as}"
+        if self.closed:
+            again = f"; it goes again as {self.mended_as}" if self.mended_as else ""
+            return f"its rows were deleted there by {self.deleted_by}{again}"
         if self.place == "posted":
             return f"posted since; refused at first for this: {self.reason or 'it was missing'}"
         if self.deleted_by is not None:
@@ -68,7 +71,7 @@ class UnpostedVoucher(BaseModel):
 
     def _deletion(self) -> str:
         if self.place == "neither":
-            return "that is looked at twice before a copy is sent"
+            return "that is looked at twice" + " before a copy is sent" * self.goes_again
         return "they are still there, and may be posted"
 
 
@@ -148,8 +151,8 @@ def in_brief(it: FollowUp) -> str:
 
 
 def _name_of(voucher: UnpostedVoucher) -> str:
-    if voucher.mended_as is not None:
-        return "sent again"
+    if voucher.closed:
+        return "sent again" if voucher.goes_again else "deleted"
     return "missing" if voucher.place == "neither" else "refused"
 
 

@@ -429,14 +429,19 @@ class SupabaseLedger:
         return await self._call("look_again", p_integration=integration, p_due=due_at.isoformat())
 
     async def say_deleted(
-        self, integration: str, record: str, *, who: str, reason: str
+        self, integration: str, record: str, *, goes_again: bool = True, who: str, reason: str
     ) -> str | None:
         """Keep that the rows of a voucher were deleted at the vendor, where it was not posted.
 
         Returns the id of the copy that goes, or None until two looks have seen that it is gone.
         """
         return await self._call(
-            "say_deleted", p_integration=integration, p_record=record, p_who=who, p_reason=reason
+            "say_deleted",
+            p_integration=integration,
+            p_record=record,
+            p_goes_again=goes_again,
+            p_who=who,
+            p_reason=reason,
         )
 
     # -- the task cache ----------------------------------------------------------------------------

@@ -66,6 +66,8 @@ create table kvitt.refusals (
   told_at timestamptz,
   deleted_by text,
   deleted_at timestamptz,
+  goes_again boolean not null default false,
+  closed_at timestamptz,
   mended_as text,
   primary key (integration_id, due_at, sequence),
   foreign key (integration_id, due_at) references kvitt.follow_ups (integration_id, due_at),
@@ -73,7 +75,8 @@ create table kvitt.refusals (
   foreign key (integration_id, mended_as) references kvitt.records (integration_id, id),
   check (place <> 'refused' or reason is not null),
   check ((deleted_by is null) = (deleted_at is null)),
-  check (mended_as is null or deleted_at is not null)
+  check (closed_at is null or deleted_at is not null),
+  check ((mended_as is not null) = (closed_at is not null and goes_again))
 );
 comment on table kvitt.refusals is
   'Vouchers that the vendor took, and then did not post, or lost: which records, why, and where they are.';
@@ -81,7 +84,9 @@ comment on column kvitt.refusals.reason is 'The vendor''s own words, the last on
 comment on column kvitt.refusals.absences is
   'How many looks in a row, some minutes apart, saw it neither staged nor posted.';
 comment on column kvitt.refusals.deleted_by is
-  'Who said that its rows were deleted at the vendor, so that a copy may be sent.';
+  'Who said that its rows were deleted at the vendor; a copy goes again where goes_again.';
+comment on column kvitt.refusals.closed_at is
+  'When it was seen that its rows are gone, as somebody had said: it is not expected there any more.';
 
 alter table kvitt.follow_ups enable row level security;
 alter table kvitt.refusals enable row level security;
@@ -177,13 +182,13 @@ begin
         'lines', ((t.p).receipt -> 'sent' ->> 'lines')::bigint,
         'open', (select coalesce(jsonb_agg(r.sequence order by r.sequence), '[]')
                    from kvitt.refusals r where (r.integration_id, r.due_at)
-                      = (t.integration_id, t.due_at) and r.mended_as is null),
+                      = (t.integration_id, t.due_at) and r.closed_at is null),
         'left_out', (select coalesce(jsonb_agg(o.sequence order by o.sequence), '[]') from (
                        select sequence from kvitt.set_aside a where (a.integration_id, a.due_at)
                             = (t.integration_id, t.due_at)
                        union
                        select sequence from kvitt.refusals r where (r.integration_id, r.due_at)
-                            = (t.integration_id, t.due_at) and r.mended_as is not null) o))
+                            = (t.integration_id, t.due_at) and r.closed_at is not null) o))
         order by t.integration_id, t.due_at))
       from taken t);
 end $$;
@@ -239,7 +244,7 @@ begin
     when it.posted = expected and it.held = expected then 'posted'
     when now() - it.since > interval '60 days' then 'abandoned'
     when exists (select from kvitt.refusals where (integration_id, due_at) = (p_integration, p_due)
-                  and place = 'refused' and mended_as is null) then 'refused'
+                  and place = 'refused' and closed_at is null) then 'refused'
     when it.odd_looks >= 2 then 'differs'
     else 'waiting' end;
   it.next_look_at := case
@@ -268,7 +273,7 @@ language sql immutable set search_path = '' as $$
     (p_totals ->> 'booked')::numeric, (p_totals ->> 'checksum')::numeric)
 $$;
 
--- What was sent, without what was deleted there and goes again as a copy.
+-- What was sent, without what was deleted there, as somebody said and looks have seen.
 create function kvitt.expected_in_books(p_integration text, p_due timestamptz) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
@@ -279,7 +284,7 @@ begin
   select * into it from kvitt.periods where integration_id = p_integration and due_at = p_due;
   expected := it.receipt -> 'sent';
   for gone in select sequence from kvitt.refusals where integration_id = p_integration
-      and due_at = p_due and mended_as is not null loop
+      and due_at = p_due and closed_at is not null loop
     expected := kvitt.plus(expected, kvitt.totals_of_vouchers(it, gone, gone), -1);
   end loop;
   return kvitt.in_books(expected);
@@ -290,12 +295,12 @@ create function kvitt.deletion_to_verify(p_integration text, p_due timestamptz) 
 language sql stable set search_path = '' as $$
   select exists (select from kvitt.refusals
     where (integration_id, due_at) = (p_integration, p_due) and place = 'neither'
-      and deleted_at is not null and mended_as is null)
+      and deleted_at is not null and closed_at is null)
 $$;
 
 -- What is known of each voucher that is not posted with the rest. One that was only on its way from
 -- one of the vendor's tables to the other is forgotten again. One that a person said was deleted, and
--- that was seen in neither table twice since, goes again as a copy.
+-- that was seen in neither table twice since, is closed, and goes again as a copy if they wanted that.
 create function kvitt.note_vouchers(
   p_integration text, p_due timestamptz, p_vouchers jsonb, p_gap interval
 ) returns void
@@ -328,9 +333,11 @@ begin
   delete from kvitt.refusals
    where integration_id = p_integration and due_at = p_due and place in ('staged', 'posted')
      and reason is null and told_at is null and deleted_at is null;
-  update kvitt.refusals set mended_as = kvitt.approve_again(p_integration, record_id)
-   where integration_id = p_integration and due_at = p_due and place = 'neither'
-     and absences >= 2 and deleted_at is not null and mended_as is null;
+  update kvitt.refusals set
+    closed_at = now(),
+    mended_as = case when goes_again then kvitt.approve_again(p_integration, record_id) end
+  where integration_id = p_integration and due_at = p_due and place = 'neither'
+    and absences >= 2 and deleted_at is not null and closed_at is null;
 end $$;
 
 -- A look could not be made: the vendor does not answer, or its connection cannot be opened. All that
@@ -375,7 +382,8 @@ language sql stable set search_path = '' as $$
       select coalesce(jsonb_agg(jsonb_build_object(
           'sequence', r.sequence, 'record', r.record_id, 'voucher_number', e.voucher_number,
           'place', r.place, 'reason', r.reason, 'absences', r.absences,
-          'deleted_by', r.deleted_by, 'mended_as', r.mended_as,
+          'deleted_by', r.deleted_by, 'goes_again', r.goes_again,
+          'closed', r.closed_at is not null, 'mended_as', r.mended_as,
           'untold', r.told_at is null and r.deleted_at is null
                     and (r.place = 'refused' or (r.place = 'neither' and r.absences >= 2)))
           order by r.sequence), '[]')
@@ -386,7 +394,8 @@ language sql stable set search_path = '' as $$
  where (p.integration_id, p.due_at) = (p_follow_up.integration_id, p_follow_up.due_at)
 $$;
 
--- Follow-ups, newest first: of one integration or of all, of one period or of the latest ones.
+-- Follow-ups, newest first: of one integration or of all, of one period or of the latest ones. Where
+-- there are more than p_limit, those that are posted are left out first.
 create function kvitt.read_follow_ups(
   p_integration text default null, p_due timestamptz default null, p_limit integer default 100
 ) returns jsonb
@@ -395,7 +404,7 @@ language sql stable security definer set search_path = '' as $$
     select it from kvitt.follow_ups it
      where (p_integration is null or it.integration_id = p_integration)
        and (p_due is null or it.due_at = p_due)
-     order by it.due_at desc limit p_limit) f
+     order by it.state = 'posted', it.due_at desc limit p_limit) f
 $$;
 
 -- Has a period looked at soon, and for another while: a person has mended something at the vendor,
@@ -426,7 +435,7 @@ create function kvitt.demand_not_sent(p_integration text, p_record text) returns
 language plpgsql stable set search_path = '' as $$
 begin
   if exists (select from kvitt.refusals where integration_id = p_integration
-              and record_id = p_record and place <> 'posted') then
+              and record_id = p_record and place <> 'posted' and closed_at is null) then
     raise exception '%: record % was sent, and its rows may still be posted there: a copy could be '
       'booked twice. Mend it in the accounting system, and its next posting takes it; or delete all '
       'of its rows there, and say so with --deleted', p_integration, p_record
@@ -435,10 +444,12 @@ begin
 end $$;
 
 -- A person says that they deleted the rows of a voucher that the vendor did not post. It is believed
--- when two looks, some minutes apart, have seen them nowhere: then a copy goes with the next period.
--- Answers the copy's id, or null while that is still to be seen.
-create function kvitt.say_deleted(p_integration text, p_record text, p_who text, p_reason text)
-returns text
+-- when two looks, some minutes apart, have seen them nowhere: then, if p_goes_again, a copy goes with
+-- the next period; else a correction goes in its place, or nothing. Answers the copy's id, or null
+-- while that is still to be seen.
+create function kvitt.say_deleted(
+  p_integration text, p_record text, p_goes_again boolean, p_who text, p_reason text
+) returns text
 language plpgsql security definer set search_path = '' as $$
 declare
   it kvitt.refusals;
@@ -458,7 +469,8 @@ begin
       p_integration, p_record using errcode = 'KV005';
   end if;
   update kvitt.refusals set
-    deleted_by = p_who, deleted_at = now(), absences = 0, absent_at = null
+    deleted_by = p_who, deleted_at = now(), goes_again = p_goes_again, absences = 0,
+    absent_at = null
   where integration_id = it.integration_id and due_at = it.due_at and sequence = it.sequence;
   insert into kvitt.decisions (integration_id, due_at, decision, record_id, who, reason)
   values (p_integration, it.due_at, 'mend record', p_record, p_who, p_reason);
@@ -474,5 +486,5 @@ grant execute on function
   kvitt.look_told(text, timestamptz, kvitt.follow_up_state, bigint[]),
   kvitt.read_follow_ups(text, timestamptz, integer),
   kvitt.look_again(text, timestamptz),
-  kvitt.say_deleted(text, text, text, text)
+  kvitt.say_deleted(text, text, boolean, text, text)
 to service_role;

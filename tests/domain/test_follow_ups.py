@@ -16,9 +16,12 @@ VOUCHER: dict[str, Any] = {
     "reason": "Account 7140 is closed.",
     "absences": 0,
     "deleted_by": None,
+    "goes_again": False,
+    "closed": False,
     "mended_as": None,
     "untold": False,
 }
+GONE = {"place": "neither", "deleted_by": "Liv", "goes_again": True, "closed": True}
 FOLLOW_UP: dict[str, Any] = {
     "integration": "nordvest-xledger",
     "due_at": "2026-11-24T05:00:00+00:00",
@@ -75,8 +78,14 @@ def test_what_waits_is_counted_and_the_next_look_named() -> None:
         ({"place": "posted"}, "refused", "posted since; refused at first for this: Account 7140"),
         ({"place": "neither"}, "missing", "neither staged nor posted there any more"),
         ({"deleted_by": "Liv"}, "refused", "Liv said that its rows were deleted; they are still"),
-        ({"deleted_by": "Liv", "place": "neither"}, "missing", "looked at twice before a copy"),
-        ({"mended_as": "2026-0087~2", "place": "neither"}, "sent again", "as 2026-0087~2"),
+        ({**GONE, "closed": False}, "missing", "looked at twice before a copy is sent"),
+        ({**GONE, "closed": False, "goes_again": False}, "missing", "that is looked at twice"),
+        (
+            {**GONE, "mended_as": "2026-0087~2"},
+            "sent again",
+            "by Liv; it goes again as 2026-0087~2",
+        ),
+        ({**GONE, "goes_again": False}, "deleted", "its rows were deleted there by Liv"),
     ],
 )
 def test_a_voucher_is_named_with_its_record_and_what_is_known_of_it(

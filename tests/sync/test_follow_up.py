@@ -172,9 +172,13 @@ async def mend(it: Scene) -> str:
     )
 
 
-async def say_deleted(it: Scene) -> str | None:
+async def say_deleted(it: Scene, *, goes_again: bool = True) -> str | None:
     return await it.stage.ledger.say_deleted(
-        it.stage.id, it.records[0].id, who="Inger", reason="deleted on the screen"
+        it.stage.id,
+        it.records[0].id,
+        goes_again=goes_again,
+        who="Inger",
+        reason="deleted on the screen",
     )
 
 
@@ -201,6 +205,20 @@ async def test_a_copy_goes_once_two_looks_have_seen_that_the_rows_were_deleted(
         "select period_due_at from kvitt.records where integration_id = %(id)s and id = %(copy)s"
     )
     assert it.stage.ask(copies, copy=copy) == [(None,)], "it waits for the next period"
+
+
+async def test_what_was_deleted_for_a_correction_is_not_missed_and_not_sent_again(
+    scene: SetScene, xledger: Books
+) -> None:
+    it = await refused_at_posting(scene, xledger)
+    delete(xledger, it.records[0].id)
+    await say_deleted(it, goes_again=False)
+    await it.look()
+    seen = await it.looked(after=3 * MINUTE)
+    assert (seen.state, seen.lines, seen.vouchers[0].mended_as) == (FollowUpState.POSTED, 0, None)
+    assert it.stage.ask("select count(*) from kvitt.records where integration_id = %(id)s") == [
+        (1,)
+    ]
 
 
 async def test_rows_that_are_still_there_are_not_believed_to_be_deleted(
