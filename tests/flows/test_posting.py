@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
+import pytest
 import yaml
 
 from kvitt.domain.calendar import due_before
@@ -15,8 +16,6 @@ from sandbox.vendors import setup
 from tests.flows.test_main_job import wait_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.flows.conftest import Running
 
 NAME = "nordvest-odd"
@@ -78,10 +77,11 @@ def event(running: Running, name: str) -> dict[str, Any]:
     return found
 
 
-def test_a_refusal_after_the_receipt_becomes_an_event_and_so_does_the_end_of_it(
-    running: Running, tmp_path: Path
-) -> None:
-    integrations, records = tmp_path / "odd.yaml", tmp_path / "odd.jsonl"
+@pytest.fixture(scope="module")
+def refused(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """A period is settled, and Xledger's own job has refused its only voucher since."""
+    folder = tmp_path_factory.mktemp("odd")
+    integrations, records = folder / "odd.yaml", folder / "odd.jsonl"
     integrations.write_text(yaml.safe_dump([an_integration_with_a_period_that_is_due()]))
     records.write_text(json.dumps(a_claim_on_an_account_that_is_not_there()))
     running.stack.run("kvitt", "integrations", "import", str(integrations))
@@ -90,18 +90,25 @@ def test_a_refusal_after_the_receipt_becomes_an_event_and_so_does_the_end_of_it(
     running.run(f"sync/{NAME}")
     wait_for(lambda: "verified" in running.stack.run("kvitt", "periods", NAME))
     running.stack.run_vendor_jobs()
+    return running
 
-    assert "refused: voucher 1 (record 2026-9999): Account 9999" in follow_up(running)
-    refused = event(running, "kvitt.period.refused")
-    assert refused["payload"]["vouchers"] == [
+
+def test_a_refusal_after_the_receipt_becomes_an_event(refused: Running) -> None:
+    assert "refused: voucher 1 (record 2026-9999): Account 9999" in follow_up(refused)
+    raised = event(refused, "kvitt.period.refused")
+    assert raised["payload"]["vouchers"] == [
         "voucher 1 (record 2026-9999): Account 9999 does not exist."
     ]
 
-    open_account(running)
-    running.stack.run_vendor_jobs()
-    assert "posted 20" in follow_up(running)
-    event(running, "kvitt.period.posted")
-    assert "  posted        all 2 lines, as seen" in running.stack.run("kvitt", "receipt", NAME)
+
+def test_what_is_mended_at_the_vendor_becomes_an_event_and_stands_under_the_receipt(
+    refused: Running,
+) -> None:
+    open_account(refused)
+    refused.stack.run_vendor_jobs()
+    assert "posted 20" in follow_up(refused)
+    event(refused, "kvitt.period.posted")
+    assert "  posted        all 2 lines, as seen" in refused.stack.run("kvitt", "receipt", NAME)
 
 
 def open_account(running: Running) -> None:
