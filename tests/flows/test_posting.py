@@ -18,6 +18,9 @@ from tests.flows.test_main_job import wait_for
 if TYPE_CHECKING:
     from tests.flows.conftest import Running
 
+# Five commands and three runs on a stack that may have to be started for it.
+pytestmark = pytest.mark.timeout(420)
+
 NAME = "nordvest-odd"
 CRON_ZONE = "Europe/Oslo"
 
