@@ -140,7 +140,12 @@ class Ledger(Protocol):
     async def withdrawn(self, period: Period, sequences: Sequence[int]) -> None: ...
     async def finish_export(self, period: Period) -> int: ...
     async def settle(
-        self, period: Period, read_back: Totals, requests: Mapping[str, int]
+        self,
+        period: Period,
+        read_back: Totals,
+        requests: Mapping[str, int],
+        *,
+        gap: timedelta | None = None,
     ) -> dict[str, Any] | None: ...
     async def suspend(self, period: Period, reason: str) -> datetime: ...
     async def fail(self, period: Period, reason: str) -> None: ...
@@ -208,7 +213,8 @@ class Collector(Protocol):
 class Habits:
     """How a vendor behaves, where it matters to the way of a period.
 
-    `chunk_vouchers` and `chunk_lines` bound one call. `settle`: how long after a call it may still
+    `chunk_vouchers` and `chunk_lines` bound one call, `at_once` says how many calls that write may
+    be under way side by side. `settle`: how long after a call it may still
     commit it. `absences` readings without it, `gap` apart, mean that it did not arrive. `posts`:
     staged lines become final only when we say so.
     """
@@ -216,6 +222,7 @@ class Habits:
     chunk_vouchers: int
     chunk_lines: int
     settle: timedelta
+    at_once: int = 1
     absences: int = 1
     gap: timedelta = field(default_factory=timedelta)
     posts: bool = False

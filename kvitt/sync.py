@@ -197,7 +197,8 @@ async def verify(this: Attempt, vendor: Vendor) -> dict[str, Any]:
     shown = Totals()
     if period.record_count:
         shown = await read_back(this, vendor.totals(this.period))
-    receipt = await this.ledger.settle(this.period, shown, vendor.requests)
+    gap = this.integration.absence_gap(vendor.habits.gap)
+    receipt = await this.ledger.settle(this.period, shown, vendor.requests, gap=gap)
     if receipt is not None:
         return receipt
     raise _stopped(await this.ledger.read_period(period.integration_id, period.due_at))

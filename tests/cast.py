@@ -255,7 +255,7 @@ class Stage:
 
 # Due times stay: they name periods.
 _TIMES = {
-    "periods": ("leased_until", "not_before"),
+    "periods": ("leased_until", "not_before", "short_since"),
     "chunks": ("intended_at", "decided_at", "not_before"),
     "attempts": ("ended_at",),
     "follow_ups": ("since", "next_look_at", "looked_at", "odd_at", "leased_until"),

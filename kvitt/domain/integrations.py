@@ -74,6 +74,7 @@ class Limits(_Part):
 
     page_records: int = Field(default=500, ge=1, le=20_000)
     chunk_lines: int | None = Field(default=None, ge=2)
+    at_once: int | None = Field(default=None, ge=1)
     settle: float | None = Field(default=None, ge=0)
     absence_gap: float | None = Field(default=None, ge=0)
     warm_up: float = Field(default=60, ge=0, le=600)

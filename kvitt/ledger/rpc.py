@@ -193,14 +193,23 @@ class SupabaseLedger:
         return await self._call("finish_export", **_fenced(period))
 
     async def settle(
-        self, period: Period, read_back: Totals, requests: Mapping[str, int]
+        self,
+        period: Period,
+        read_back: Totals,
+        requests: Mapping[str, int],
+        *,
+        gap: timedelta | None = None,
     ) -> dict[str, Any] | None:
-        """Settle the period and return its receipt; None where the books show something else."""
+        """Settle the period and return its receipt; None where the books show something else.
+
+        Less than was sent is wrong only when two readings say so that are so far apart.
+        """
         return await self._call(
             "settle_period",
             **_fenced(period),
             p_read_back=read_back.as_json(),
             p_requests=dict(requests),
+            p_gap="0" if gap is None else _interval(gap),
         )
 
     async def suspend(self, period: Period, reason: str) -> datetime:

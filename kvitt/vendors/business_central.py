@@ -14,6 +14,7 @@ The facts are Microsoft's, collected and graded in docs/vendors/business-central
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections import defaultdict
@@ -85,6 +86,7 @@ _SAME_KEY = "Internal_EntityWithSameKeyExists"
 _CONTENT_CODES = ("Application_", "Internal_InvalidTableRelation")
 _CLOSED_DAY = "allowed posting date"
 _SET_UP_WORDS = ("permission", "license", _CLOSED_DAY, "no. series")
+_SERVER_ERROR = 500
 _TOKEN_MARGIN = 60.0
 # How to look at a company's set-up: "no date" as the API writes it, codeunit 250, our own journal.
 _NO_DATE = date(1, 1, 1)
@@ -208,13 +210,15 @@ class BusinessCentral:
     Habits: a call carries 100 lines, as many as one $batch can bring in all or none. The first
     call, a deep insert, could carry more, but then a slow company (extensions on each line) would
     outlast our own time-out, and a lost reply would leave more to read back. Each call settles
-    within 18 min: 8 of queue, 10 until the gateway gives up. Nothing is final before it is posted.
+    within 18 min: 8 of queue, 10 until the gateway gives up. Five run at a time, further ones would
+    queue. Nothing is final before it is posted.
     """
 
     habits: Habits = Habits(
         chunk_vouchers=_BATCH_LIMIT // 2,
         chunk_lines=_BATCH_LIMIT,
         settle=timedelta(minutes=18),
+        at_once=5,
         posts=True,
     )
 
@@ -232,6 +236,8 @@ class BusinessCentral:
         self._token: _Token | None = None
         self._journals: dict[str, UUID] = {}  # by code, those that we know to exist
         self._defaulting: set[str] = set()  # the accounts that give lines dimensions
+        self._founding = asyncio.Lock()  # held by who may have to create a journal
+        self._renewing = asyncio.Lock()
         self._root = f"{settings.api_url}/v2.0/{settings.tenant_id}/{settings.environment}/api/v2.0"
         self._company = f"companies({settings.company_id})"
 
@@ -265,6 +271,14 @@ class BusinessCentral:
         All or none: where it takes several calls and a later one is refused, what the earlier ones
         brought is taken back. A voucher that an interrupted call left in part is begun anew.
         """
+        if begins or _code(period) in self._journals:
+            return await self._send(period, vouchers, begins=begins, guard=guard)
+        async with self._founding:  # of several calls at a time only one creates the journal
+            return await self._send(period, vouchers, begins=begins, guard=guard)
+
+    async def _send(
+        self, period: Period, vouchers: Sequence[Voucher], *, begins: bool, guard: Guard
+    ) -> Mapping[str, Any]:
         lines = [line for voucher in vouchers for line in rows(period, voucher)]
         journal = None if begins else await self._journal_if_any(period)
         hindrances: set[type[VendorError]] = set()
@@ -850,17 +864,18 @@ class BusinessCentral:
 
         `lines` are those that the call brings; a refusal of what they hold names their vouchers.
         """
+        token = await self._access_token()
         try:
-            return await self._ask_once(call, read, lines)
+            return await self._ask_once(call, read, lines, token)
         except Unauthorised:
-            self._token = None
-            return await self._ask_once(call, read, lines)
+            fresh = await self._access_token(instead_of=token)
+            return await self._ask_once(call, read, lines, fresh)
 
     async def _ask_once(
-        self, call: Call, read: Callable[[httpx.Response], T], lines: Sequence[Json]
+        self, call: Call, read: Callable[[httpx.Response], T], lines: Sequence[Json], token: _Token
     ) -> T:
         headers = {
-            "Authorization": f"Bearer {await self._access_token()}",
+            "Authorization": f"Bearer {self._http.conceal(token.secret)}",
             "Content-Type": "application/json",
             **call.headers,
         }
@@ -873,20 +888,30 @@ class BusinessCentral:
         return await self._http.ask(replace(call, headers=headers), judge)
 
     def _verdict(self, call: Call, complaint: Complaint, lines: Sequence[Json]) -> VendorError:
-        """Return what a complaint means. A key that exists already says: this was here before."""
+        """Return what a complaint means. A key that exists already says: this was here before.
+
+        Who met a lock was rolled back, and comes again; should it have been executed all the same,
+        the numbers of its lines say so. Posting has no such numbers.
+        """
         if complaint.code == _SAME_KEY:
             why = f"{self._http.quote(complaint)}. Some of it is there"
             return _Taken(str(self._http.lost(call, why)))
+        if complaint.status < _SERVER_ERROR and _is_about_a_lock(complaint):
+            again = self._http.unsent if lines else self._http.lost
+            return again(call, self._http.quote(complaint))
         error = self._http.verdict(call, complaint)
         if not (isinstance(error, Declined) and lines and _of_content(complaint)):
             return error
         culprits = _sequences(_blamed(lines, complaint.message))
         return self._http.declined(call, complaint, culprits=culprits, of_content=True)
 
-    async def _access_token(self) -> str:
-        if self._token is None or self._clock() >= self._token.until:
-            self._token = await self._new_token()
-        return self._http.conceal(self._token.secret)
+    async def _access_token(self, *, instead_of: _Token | None = None) -> _Token:
+        """Return a token that is valid still; several calls at a time share one renewal."""
+        async with self._renewing:
+            token = self._token
+            if token is None or token is instead_of or self._clock() >= token.until:
+                token = self._token = await self._new_token()
+            return token
 
     async def _new_token(self) -> _Token:
         settings, asked = self._settings, self._clock()
@@ -1096,6 +1121,12 @@ def _of_content(complaint: Complaint) -> bool:
     """Whether it is about what lines hold: Business Central's own logic, but no set-up or right."""
     words = complaint.message.lower()
     return complaint.code.startswith(_CONTENT_CODES) and not any(w in words for w in _SET_UP_WORDS)
+
+
+def _is_about_a_lock(complaint: Complaint) -> bool:
+    """Whether somebody else held what it wanted to change [U: no code is documented for it]."""
+    words = complaint.message.lower()
+    return any(each in words for each in ("locked by another user", "deadlock"))
 
 
 def _clashes(complaint: Complaint) -> bool:

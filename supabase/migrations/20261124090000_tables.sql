@@ -95,6 +95,8 @@ create table kvitt.periods (
   leased_until timestamptz,
   not_before timestamptz,
   reason text,
+  -- When the books first showed less than was sent, though the vendor's settle time was over.
+  short_since timestamptz,
   -- The batch: what it took, frozen once frozen_at is set.
   record_count bigint not null default 0,
   taken jsonb not null default '{"vouchers": 0, "lines": 0, "original": {}, "booked": "0", "checksum": 0}',
@@ -202,7 +204,7 @@ create table kvitt.chunks (
   last_sequence bigint,
   state kvitt.chunk_state not null default 'intended',
   fence bigint not null,
-  sends integer not null default 1 check (sends > 0),
+  sends integer not null default 1 check (sends >= 0), -- 0: no call was begun yet
   settle interval not null check (settle >= interval '0'),
   intended_at timestamptz not null default now(),
   decided_at timestamptz,

@@ -410,8 +410,8 @@ language sql stable set search_path = '' as $$
     + (select count(*) from aside where to_be_withdrawn)
 $$;
 
--- Sent once already. Again only where it is known not to have arrived, or was refused. It may end
--- earlier than before, as long as nothing follows it: the one that is to blame is looked for so.
+-- Intended once already. Again only where it is known not to have arrived, or was refused. It may end
+-- earlier than before: whoever is to blame is looked for so. The rest is a chunk of its own then.
 create function kvitt.intend_again(
   p_period kvitt.periods, p_chunk kvitt.chunks, p_last bigint, p_totals jsonb
 ) returns jsonb
@@ -420,11 +420,8 @@ declare
   chunk kvitt.chunks := p_chunk;
 begin
   if chunk.last_sequence is distinct from p_last and not (
-    chunk.state in ('unsent', 'refused') and p_last between chunk.first_sequence
-      and chunk.last_sequence and not exists (
-        select from kvitt.chunks c
-         where (c.integration_id, c.due_at) = (chunk.integration_id, chunk.due_at)
-           and c.number > chunk.number)) then
+    chunk.state in ('unsent', 'refused')
+    and p_last between chunk.first_sequence and chunk.last_sequence) then
     raise exception 'period %: chunk % ends at voucher %, not %',
       p_period.key, chunk.number, chunk.last_sequence, p_last using errcode = 'KV005';
   end if;
@@ -432,10 +429,13 @@ begin
     raise exception 'period %: it is not posted before each line is confirmed', p_period.key
       using errcode = 'KV005';
   end if;
+  if chunk.last_sequence > p_last then
+    perform kvitt.cut_off(p_period, chunk, p_last + 1);
+  end if;
   if chunk.state in ('unsent', 'refused') then
     update kvitt.chunks set
-      state = 'intended', last_sequence = p_last, fence = p_period.fence, sends = sends + 1, totals = p_totals,
-      intended_at = now(), decided_at = null, not_before = null, absences = 0
+      state = 'intended', last_sequence = p_last, fence = p_period.fence, sends = sends + 1,
+      totals = p_totals, intended_at = now(), decided_at = null, not_before = null, absences = 0
     where integration_id = chunk.integration_id and due_at = chunk.due_at
       and number = chunk.number
     returning * into chunk;
@@ -443,8 +443,25 @@ begin
   return to_jsonb(chunk);
 end $$;
 
+-- Makes a chunk of what another one ends before. It was never sent by itself; where the whole had been
+-- sent before it was refused, it is read back before it is sent (absences).
+create function kvitt.cut_off(p_period kvitt.periods, p_chunk kvitt.chunks, p_first bigint)
+returns void
+language sql set search_path = '' as $$
+  insert into kvitt.chunks
+    (integration_id, due_at, number, kind, first_sequence, last_sequence, state, fence, sends,
+     absences, settle, decided_at, detail)
+  select p_chunk.integration_id, p_chunk.due_at, max(number) + 1, 'lines', p_first,
+         p_chunk.last_sequence, 'unsent', p_period.fence, 0,
+         greatest(p_chunk.absences, least(p_chunk.sends - 1, 1)), p_chunk.settle, now(),
+         format('cut off chunk %s', p_chunk.number)
+    from kvitt.chunks
+   where integration_id = p_chunk.integration_id and due_at = p_chunk.due_at
+$$;
+
 -- After the call, or after reading back. p_outcome:
 --   confirmed, refused, unsent   as the states
+--   unbegun                      the call was not made at all: unsent, and as if never intended
 --   uncertain                    no reply: nothing is known before the settle time is over
 --   absent                       read back, and not there. Before not_before that says nothing;
 --                                after it, p_absences such readings, p_gap apart, make it unsent
@@ -457,6 +474,8 @@ language plpgsql security definer set search_path = '' as $$
 declare
   chunk kvitt.chunks;
   absent boolean := p_outcome = 'absent';
+  unbegun boolean := p_outcome = 'unbegun';
+  outcome text := case when unbegun then 'unsent' else p_outcome end;
 begin
   perform kvitt.hold(p_integration, p_due, p_fence);
   select * into chunk from kvitt.chunks
@@ -464,7 +483,7 @@ begin
   if not found then
     raise exception '% at %: there is no chunk %', p_integration, p_due, p_number
       using errcode = 'KV004';
-  elsif not absent and chunk.state = p_outcome::kvitt.chunk_state then
+  elsif not absent and chunk.state = outcome::kvitt.chunk_state then
     return to_jsonb(chunk); -- said twice
   end if;
 
@@ -476,7 +495,8 @@ begin
     state = case
       when absent and chunk.absences >= p_absences then 'unsent'
       when absent then 'uncertain'
-      else p_outcome end::kvitt.chunk_state,
+      else outcome end::kvitt.chunk_state,
+    sends = sends - unbegun::int,
     not_before = case when p_outcome = 'uncertain' then now() + settle else chunk.not_before end,
     absences = chunk.absences,
     decided_at = now(),
@@ -689,23 +709,29 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- The books do not show what was sent. Less than was sent may still be on its way from one of the
--- vendor's tables to another: within the settle time that is uncertain, not wrong.
+-- vendor's tables to another: within the settle time, or in a single reading after it, that is
+-- uncertain and not wrong. Two readings that are p_gap apart are.
 create function kvitt.not_verified(
-  p_period kvitt.periods, p_expected jsonb, p_sent jsonb, p_shown jsonb
+  p_period kvitt.periods, p_expected jsonb, p_sent jsonb, p_shown jsonb, p_gap interval
 ) returns void
 language plpgsql set search_path = '' as $$
 declare
+  short boolean := p_expected = p_sent
+    and (p_shown ->> 'lines')::bigint < (p_sent ->> 'lines')::bigint;
   settle interval;
   until timestamptz;
+  since timestamptz := p_period.short_since;
 begin
   select max(c.settle), max(c.decided_at + c.settle) into settle, until from kvitt.chunks c
    where (c.integration_id, c.due_at) = (p_period.integration_id, p_period.due_at);
   update kvitt.periods set
     state = case
-      when p_expected = p_sent and now() < until
-        and (p_shown ->> 'lines')::bigint < (p_sent ->> 'lines')::bigint
+      when short and (now() < until or since is null or now() < since + p_gap)
       then 'uncertain' else 'failed' end::kvitt.period_state,
-    not_before = least(now() + settle / 5, until),
+    not_before = case
+      when now() < until then least(now() + settle / 5, until)
+      else coalesce(since, now()) + p_gap end,
+    short_since = case when short and now() >= until then coalesce(since, now()) end,
     reason = format('the books do not show what was sent. To be sent: %s. Sent: %s. Read back: %s.',
       kvitt.in_words(p_expected), kvitt.in_words(p_sent), kvitt.in_words(p_shown))
   where integration_id = p_period.integration_id and due_at = p_period.due_at;
@@ -721,9 +747,11 @@ $$;
 -- The period ends here, one way or the other: verified with a receipt where what the books show
 -- is what was sent, and that is what was taken and not set aside; else not_verified decides.
 -- p_read_back is as kvitt.totals says, and {staged}: the lines that are not final yet. A vendor that
--- shows no original currencies leaves those out.
+-- shows no original currencies leaves those out. p_gap is how far apart two readings have to be that
+-- say together that something is not there.
 create function kvitt.settle_period(
-  p_integration text, p_due timestamptz, p_fence bigint, p_read_back jsonb, p_requests jsonb
+  p_integration text, p_due timestamptz, p_fence bigint, p_read_back jsonb, p_requests jsonb,
+  p_gap interval default '0'
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -748,7 +776,7 @@ begin
     shown := shown || jsonb_build_object('original', sent -> 'original');
   end if;
   if expected <> sent or sent <> shown then
-    perform kvitt.not_verified(it, expected, sent, shown);
+    perform kvitt.not_verified(it, expected, sent, shown, p_gap);
     return null;
   end if;
   update kvitt.periods set
@@ -922,7 +950,7 @@ begin
   end if;
   update kvitt.periods set
     state = case when frozen_at is null then 'collecting' else 'exporting' end::kvitt.period_state,
-    reason = null
+    reason = null, short_since = null
   where integration_id = p_integration and due_at = p_due;
   insert into kvitt.decisions (integration_id, due_at, decision, who, reason)
   values (p_integration, p_due, 'mend', p_who, p_reason);
@@ -1024,7 +1052,7 @@ grant execute on function
   kvitt.to_withdraw(text, timestamptz),
   kvitt.withdrawn(text, timestamptz, bigint, bigint[]),
   kvitt.finish_export(text, timestamptz, bigint),
-  kvitt.settle_period(text, timestamptz, bigint, jsonb, jsonb),
+  kvitt.settle_period(text, timestamptz, bigint, jsonb, jsonb, interval),
   kvitt.suspend_period(text, timestamptz, bigint, text),
   kvitt.fail_period(text, timestamptz, bigint, text),
   kvitt.close_attempt(uuid, kvitt.attempt_outcome, text, jsonb),

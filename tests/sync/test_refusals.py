@@ -84,8 +84,8 @@ async def test_books_that_hold_more_than_was_sent_stop_the_period_with_both_side
         with pytest.raises(PeriodFailed) as stopped:
             await way.verify(attempt, vendor)
     words = str(stopped.value)
-    assert "Sent: 2 vouchers, 4 lines, 1027.8 booked." in words
-    assert "Read back: 2 vouchers, 6 lines, 1541.2 booked." in words
+    assert "Sent: 2 vouchers, 4 lines, 1027.8 booked, checksum " in words
+    assert "Read back: 2 vouchers, 6 lines, 1541.2 booked, checksum " in words
     assert it.stage.state() == "failed"
     assert it.audit().foreign
 

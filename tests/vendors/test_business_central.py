@@ -1,5 +1,6 @@
 """Business Central: journals, batches, posting, and what the books say afterwards."""
 
+import asyncio
 import re
 import traceback
 from collections.abc import AsyncGenerator, Generator
@@ -7,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
 import respx
 from hypothesis import given
@@ -150,6 +152,60 @@ async def test_a_read_back_follows_the_pages(
     await bc.post(period, guard=allow)
     assert (await bc.totals(period)).lines == 10
     business_central.change(page_size=20_000)
+
+
+# -- several calls at a time -----------------------------------------------------------------------
+
+
+async def test_of_several_calls_at_a_time_one_creates_the_journal(
+    bc: Client, period: Period
+) -> None:
+    parts = [claims(first, first + 9) for first in (1, 11, 21, 31)]
+    calls = (bc.send(period, part, begins=False, guard=allow) for part in parts)
+    references = await asyncio.gather(*calls)
+    assert len({reference["journal"] for reference in references}) == 1
+    assert compare(claims(1, 40), await bc.find(period, first=1, last=40)).complete
+
+
+async def test_several_calls_at_a_time_share_one_renewal_of_the_token(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    business_central.fault("batch", "token-expired")
+    parts = [claims(first, first + 4) for first in (3, 8, 13, 18)]
+    await asyncio.gather(*(bc.send(period, each, begins=False, guard=allow) for each in parts))
+    assert bc.requests["token"] == 2
+    assert compare(claims(1, 22), await bc.find(period, first=1, last=22)).complete
+
+
+LOCKED = {
+    "error": {
+        "code": "Application_DialogException",
+        "message": "The record in table Gen. Journal Line is locked by another user.",
+    }
+}
+
+
+@pytest.mark.usefixtures("no_waiting")
+async def test_lines_that_met_a_lock_were_not_written_and_blame_nobody(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    route = microsoft.post(url__regex=r".*/journals$")
+    route.side_effect = [
+        httpx.Response(400, json=LOCKED),
+        httpx.Response(201, json={"id": JOURNAL}),
+    ]
+    await canned.send(period, claims(1, 2), begins=True, guard=allow)
+    assert route.call_count == 2
+
+
+async def test_a_posting_that_met_a_lock_is_uncertain(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    await canned.send(period, claims(1, 2), begins=True, guard=allow)
+    microsoft.post(url__regex=r".*NAV\.post$").respond(400, json=LOCKED)
+    with pytest.raises(Uncertain, match="locked by another user"):
+        await canned.post(period, guard=allow)
 
 
 # -- tokens ----------------------------------------------------------------------------------------

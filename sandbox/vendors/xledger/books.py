@@ -200,6 +200,8 @@ def _neutral(row: dict[str, Any]) -> dict[str, Any]:
         "party": row["subledger"],
         "amount": row["amount"],
         "text": row["text"],
+        "currency": row["currency"],
+        "original": row["invoiceAmount"],
         "reference": row["extIdentifier"],
         "invoice": row["invoiceNumber"],
         "tax": row["taxRule"],
