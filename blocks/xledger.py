@@ -40,6 +40,10 @@ class Xledger(Block):
         title="API URL",
         description="Where the API is; https://demo.xledger.net/graphql for a demo.",
     )
+    filter_by_reference: bool = Field(
+        default=False,
+        description="Read rows back by extIdentifier, where the tenant's schema can filter by it.",
+    )
 
     def open_for(self, integration: Integration, budget: Budget) -> vendor.Xledger:
         """Return the client of an integration: an async context manager, no request made yet."""
@@ -55,4 +59,8 @@ class Xledger(Block):
         return f"{self.api_url} answers"
 
     def _settings(self) -> vendor.XledgerSettings:
-        return vendor.XledgerSettings(token=self.token, api_url=self.api_url)
+        return vendor.XledgerSettings(
+            token=self.token,
+            api_url=self.api_url,
+            filter_by_reference=self.filter_by_reference,
+        )

@@ -26,6 +26,7 @@ from cli import files, mapping
 from kvitt import planning, sync
 from kvitt.domain.budget import Purpose, forecast
 from kvitt.domain.errors import KvittError
+from kvitt.domain.follow_ups import as_rows, in_brief
 from kvitt.domain.money import Totals
 from kvitt.domain.periods import key_of
 from kvitt.domain.receipts import as_text
@@ -206,8 +207,11 @@ def periods(
     async def work() -> None:
         async with _ledger(project) as ledger:
             table = Table("period", "state", "records", "why")
+            follow_ups = await ledger.read_follow_ups(integration, limit=limit)
+            followed = {each.key: in_brief(each) for each in follow_ups}
             for p in await ledger.read_periods(integration, limit=limit):
-                table.add_row(p.key, p.state, str(p.record_count), escape(p.reason or ""))
+                why = p.reason or followed.get(p.key, "")
+                table.add_row(p.key, p.state, str(p.record_count), escape(why))
             out.print(table)
 
     _run(work())
@@ -221,15 +225,18 @@ def receipt(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="As the ledger keeps it.")] = False,
 ) -> None:
-    """Show the receipt of a period: the latest one, or the one that was due at a time."""
+    """Show the receipt of a period, the latest one or a given one, and what was posted since."""
 
     async def work() -> None:
         async with _ledger(project) as ledger:
             found = await _settled_period(ledger, integration, period)
+            due_at = datetime.fromisoformat(str(found["due_at"]))
+            followed = await ledger.read_follow_ups(integration, due_at)
         if as_json:
             out.print_json(data=found)
-        else:
-            out.print(as_text(found), highlight=False, soft_wrap=True)
+            return
+        since = "\n".join(f"  {name:<13} {words}" for f in followed for name, words in as_rows(f))
+        out.print(escape(f"{as_text(found)}\n{since}".rstrip()), highlight=False, soft_wrap=True)
 
     _run(work())
 
@@ -348,15 +355,36 @@ def mend(
     record: Annotated[
         str | None, typer.Option(help="One that was set aside: it goes with the next period.")
     ] = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="With --record: its rows were deleted at the vendor.")
+    ] = False,
+    copy: Annotated[bool, typer.Option(help="With --deleted: the same goes again, or not.")] = True,
     project: Project = "kvitt",
 ) -> None:
-    """Let a failed period go on, or a record that was set aside, once it is mended."""
+    """Let a failed period go on, or a record that was set aside, once it is mended.
+
+    A record that was sent, and that the vendor refused to post later, is mended at the vendor; or
+    all its rows are deleted there, and with --deleted a copy goes, once kvitt has seen that twice.
+    """
     if (period is None) == (record is None):
         raise CommandError("say which period was mended, or with --record which record")
+    if deleted and record is None:
+        raise CommandError("--deleted is said of a record: name it with --record")
 
     async def work() -> None:
         async with _ledger(project) as ledger:
-            if record is not None:
+            if record is not None and deleted:
+                new = await ledger.say_deleted(
+                    integration, record, goes_again=copy, who=by, reason=reason
+                )
+                words = f"record {record} goes again with the next period, as {new}"
+                if new is None:
+                    then = "then a copy goes with the next period" if copy else "no copy goes"
+                    words = (
+                        f"record {record}: the next follow-ups look twice, some minutes apart, "
+                        f"whether its rows are gone; {then}"
+                    )
+            elif record is not None:
                 new = await ledger.mend_record(integration, record, who=by, reason=reason)
                 words = f"record {record} goes again with the next period, as {new}"
             else:
@@ -376,7 +404,7 @@ def mend(
 def set_aside(
     integration: Annotated[str | None, typer.Argument()] = None, project: Project = "kvitt"
 ) -> None:
-    """List the records that the accounting system did not take, and nobody has mended."""
+    """List the records that the accounting system did not take, or not post, and nobody mended."""
 
     async def work() -> None:
         async with _ledger(project) as ledger:
@@ -384,7 +412,24 @@ def set_aside(
             for aside in await ledger.read_set_aside(integration):
                 key = key_of(aside.integration_id, aside.due_at)
                 table.add_row(key, escape(aside.record_id), escape(aside.reason))
+            for followed in await ledger.read_follow_ups(integration):
+                for voucher in followed.vouchers:
+                    if voucher.open:
+                        words = f"sent, and not posted: {voucher.words}"
+                        table.add_row(followed.key, escape(voucher.record), escape(words))
             out.print(table)
+
+    _run(work())
+
+
+@app.command("look-again")
+def look_again(integration: str, period: ThePeriod, project: Project = "kvitt") -> None:
+    """Look soon whether the vendor has posted what waited there, once it is mended there."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            key = await ledger.look_again(integration, period)
+        out.print(f"{key} is looked at with the next follow-up", highlight=False)
 
     _run(work())
 

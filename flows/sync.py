@@ -23,11 +23,10 @@ from prefect.states import Completed, Failed
 
 from blocks import SupabaseProject, TaskResults
 from blocks.loading import load_block
-from blocks.vendors import open_vendor
+from flows.connections import open_connection
 from kvitt import planning
 from kvitt import sync as way
 from kvitt.attempts import failed_words
-from kvitt.budget import open_budget
 from kvitt.domain.errors import KvittError, PeriodPostponed, PeriodStopped, PeriodUncertain
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
@@ -41,9 +40,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
     from supabase import AsyncClient
 
-    from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
-    from kvitt.ports import Budget, Vendor
+    from kvitt.ports import Vendor
 
 explain_retries()
 
@@ -233,8 +231,7 @@ async def _bench(
 ) -> AsyncGenerator[Bench]:
     async with AsyncExitStack() as stack:
         attempt = await stack.enter_async_context(way.attempt(ledger, answer))
-        budget = await stack.enter_async_context(_budget(ledger, attempt.integration))
-        vendor = await stack.enter_async_context(open_vendor(attempt.integration, budget))
+        vendor = await stack.enter_async_context(open_connection(ledger, attempt.integration))
         attempt.requests = vendor.requests
         yield Bench(
             key=attempt.period.key,
@@ -244,25 +241,6 @@ async def _bench(
             collector=EdgeFunction(client, seconds=attempt.integration.timeouts.function),
             vendor=vendor,
         )
-
-
-@asynccontextmanager
-async def _budget(ledger: SupabaseLedger, integration: Integration) -> AsyncGenerator[Budget]:
-    """Open the budget of an integration's connection, and tell of its end when that is near."""
-    async with open_budget(ledger, integration.vendor, integration.connection) as budget:
-        try:
-            yield budget
-        finally:
-            if budget.warning is not None:
-                name = f"{budget.vendor}/{budget.connection}"
-                emit_event(
-                    event="kvitt.budget.low",
-                    resource={
-                        "prefect.resource.id": f"kvitt.connection.{name}",
-                        "prefect.resource.name": name,
-                    },
-                    payload={"reason": budget.warning},
-                )
 
 
 async def _tasks(bench: Bench) -> dict[str, Any]:

@@ -9,7 +9,7 @@ the vendor does not say which one it is, it is found by halving.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ from kvitt.domain.vouchers import Voucher, totals_of, voucher_of
 from kvitt.ports import Chunk, ChunkState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 
     from kvitt.attempts import Attempt
     from kvitt.ports import Vendor
@@ -87,7 +87,19 @@ class _Calls:
     def __init__(self, at_once: int) -> None:
         self.ahead = asyncio.Semaphore(at_once + 1)
         self.lanes = asyncio.Semaphore(at_once)
+        self.hindered = False  # known before it is written down, and is a hindrance
         self.hindrances: list[_Hindrance] = []
+
+    @contextmanager
+    def one(self) -> Generator[None]:
+        """Make one of them, and give its lane to the next one when the vendor is done with it."""
+        try:
+            yield
+        except BaseException:
+            self.hindered = True
+            raise
+        finally:
+            self.lanes.release()
 
 
 class _Export:
@@ -148,7 +160,7 @@ class _Export:
                 try:
                     async for span in spans:
                         await calls.ahead.acquire()
-                        if calls.hindrances:
+                        if calls.hindered:
                             break
                         intent = await self._intend(span)
                         after = span.last
@@ -170,12 +182,12 @@ class _Export:
         error: Refused | Unsent | None = None
         chunk = intent
         try:
-            if calls.hindrances:
+            if calls.hindered:
                 calls.lanes.release()
                 why = "what went before it is in the way"
                 chunk = await self._decide(intent, "unbegun", detail=why)
             else:
-                chunk = await self._call_to_send(intent, span.missing, over=calls.lanes.release)
+                chunk = await self._call_to_send(intent, span.missing, lane=calls.one())
         except (Refused, Unsent) as said:
             error = said
         if error or chunk.state is not ChunkState.CONFIRMED:
@@ -280,19 +292,20 @@ class _Export:
         return intent
 
     async def _call_to_send(
-        self, intent: Chunk, missing: Sequence[Voucher], *, over: Callable[[], None] | None = None
+        self,
+        intent: Chunk,
+        missing: Sequence[Voucher],
+        *,
+        lane: AbstractContextManager[None] | None = None,
     ) -> Chunk:
-        """Send what is missing; `over` is called when the vendor is done with it."""
+        """Send what is missing, on a lane that is free again when the vendor is done with it."""
         begins = intent.number == 1 and intent.sends == 1
 
         async def call() -> Mapping[str, Any]:
-            try:
+            with lane or nullcontext():
                 return await self._vendor.send(
                     self._this.period, missing, begins=begins, guard=self._this.check
                 )
-            finally:
-                if over is not None:
-                    over()
 
         return await self._call(intent, call)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from kvitt.domain.budget import Purpose
+    from kvitt.domain.follow_ups import FollowUp
     from kvitt.domain.money import Totals
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.records import TakenRecord
@@ -341,3 +342,97 @@ class Vendor(Protocol):
     async def probe(self) -> None:
         """Ask for a sign of life, with the lightest request that the vendor has."""
         ...
+
+
+# -- what a vendor posts by itself -----------------------------------------------------------------
+
+
+class Place(StrEnum):
+    """Where a voucher is that was taken; REFUSED is staged, with a word why it is not posted."""
+
+    REFUSED = "refused"
+    STAGED = "staged"
+    POSTED = "posted"
+    NEITHER = "neither"
+
+
+class Look(BaseModel):
+    """What is to be looked at: a settled period of which `lines` were sent.
+
+    `open` are vouchers, by place in the batch, to be told of wherever they are; `left_out` those
+    that are not expected to be there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    period: Period
+    lines: int
+    open: frozenset[int] = frozenset()
+    left_out: frozenset[int] = frozenset()
+
+
+class Looks(BaseModel):
+    """The looks at one connection, which `integration` opens as well as any other of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    integration: Integration
+    looks: tuple[Look, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whereabouts:
+    """Where a voucher is; `reason` in the vendor's own words, where it refused to post it."""
+
+    place: Place
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """How a vendor's posting stands with a period: what is `posted`, and `held` at all.
+
+    `vouchers` are those that were asked for, were refused, or are missing, though of the missing
+    ones only the first hundred. `note` says what could not be seen.
+    """
+
+    posted: Totals
+    held: Totals
+    vouchers: Mapping[int, Whereabouts]
+    note: str | None = None
+
+
+@runtime_checkable
+class PostsByItself(Protocol):
+    """A vendor that posts what it took in its own time, and may refuse it then."""
+
+    habits: Habits
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Requests spent so far, by purpose."""
+        ...
+
+    async def standings(self, looks: Sequence[Look]) -> Sequence[Standing]:
+        """Read how its posting stands with periods, in their order, in as few requests as it can.
+
+        Raises Unsent or Refused.
+        """
+        ...
+
+
+class FollowUps(Protocol):
+    """The part of the ledger that remembers what is to be followed up. Each call is repeatable."""
+
+    async def claim_looks(self, looker: UUID, lease: timedelta) -> Looks | None: ...
+    async def record_look(
+        self,
+        looker: UUID,
+        look: Look,
+        standing: Standing,
+        *,
+        gap: timedelta,
+        requests: Mapping[str, int],
+    ) -> FollowUp: ...
+    async def put_off_looks(self, looker: UUID, reason: str, wait: timedelta) -> None: ...
+    async def look_told(self, seen: FollowUp) -> None: ...

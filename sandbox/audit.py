@@ -83,7 +83,7 @@ def _approved(
                 _dimensions(
                     {mapping["dimensions"][k]: v for k, v in line.get("dimensions", {}).items()}
                 ),
-                record["id"] if vendor == "business-central" else "",
+                record["id"],
             )
 
 
@@ -96,7 +96,7 @@ def _booked(line: Mapping[str, Any], vendor: str) -> Line:
         _plain(line["amount"]),
         line["text"],
         _dimensions(line["dimensions"]),
-        line["reference"] if central else "",
+        (line["reference"] if central else line["invoice"]) or "",
     )
 
 

@@ -258,4 +258,6 @@ _TIMES = {
     "periods": ("leased_until", "not_before", "short_since"),
     "chunks": ("intended_at", "decided_at", "not_before"),
     "attempts": ("ended_at",),
+    "follow_ups": ("since", "next_look_at", "looked_at", "odd_at", "leased_until"),
+    "refusals": ("absent_at",),
 }

@@ -143,15 +143,15 @@ class Mapping(Part):
         return period_day if closed or self.posting_date == "period" else voucher_date
 
 
-Place = tuple[str, ...]
+Path = tuple[str, ...]
 
 
-def _at(place: Place, words: str) -> InitErrorDetails:
+def _at(place: Path, words: str) -> InitErrorDetails:
     error = PydanticCustomError("contradiction", "{words}", {"words": words})
     return InitErrorDetails(type=error, loc=place, input=None)
 
 
-def _contradictions(mapping: Mapping) -> Iterator[tuple[Place, str]]:
+def _contradictions(mapping: Mapping) -> Iterator[tuple[Path, str]]:
     """Yield what cannot be meant, and where it stands."""
     for name, other in _doubles(mapping.dimensions):
         yield ("dimensions", name), f"{other} becomes {mapping.dimensions[name]} already"
@@ -177,7 +177,7 @@ def _doubles(words: Table[str, str]) -> Iterator[tuple[str, str]]:
             yield word, first
 
 
-def _said_by(mapping: Mapping) -> Iterator[tuple[WordList, str, Place]]:
+def _said_by(mapping: Mapping) -> Iterator[tuple[WordList, str, Path]]:
     """Yield the words that the mapping itself says in the app's place."""
     if mapping.rounding:
         yield "accounts", mapping.rounding.account, ("rounding", "account")
@@ -194,7 +194,7 @@ def _said_by(mapping: Mapping) -> Iterator[tuple[WordList, str, Place]]:
             yield "dimensions", name, (*place, "dimensions", name)
 
 
-def _values_said_by(mapping: Mapping) -> Iterator[tuple[str, str, Place]]:
+def _values_said_by(mapping: Mapping) -> Iterator[tuple[str, str, Path]]:
     for name, value in mapping.defaults.dimensions.items():
         yield name, value, ("defaults", "dimensions", name)
     for account, given in mapping.defaults.accounts.items():
@@ -203,7 +203,7 @@ def _values_said_by(mapping: Mapping) -> Iterator[tuple[str, str, Place]]:
                 yield name, value, ("defaults", "accounts", account, "dimensions", name)
 
 
-def codes_of(mapping: Mapping) -> Iterator[tuple[Place, str]]:
+def codes_of(mapping: Mapping) -> Iterator[tuple[Path, str]]:
     """Yield each code that the mapping gives to the accounting system, and where it stands."""
     for words in ("accounts", "parties", "taxes"):
         for word, becomes in getattr(mapping, words).items():
@@ -219,7 +219,7 @@ def codes_of(mapping: Mapping) -> Iterator[tuple[Place, str]]:
             yield place, value
 
 
-def dimensions_of(mapping: Mapping) -> Iterator[tuple[Place, str]]:
+def dimensions_of(mapping: Mapping) -> Iterator[tuple[Path, str]]:
     """Yield each dimension of the accounting system that the mapping uses, and where it stands."""
     for name, becomes in mapping.dimensions.items():
         yield ("dimensions", name), becomes

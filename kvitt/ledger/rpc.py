@@ -18,10 +18,11 @@ from postgrest.exceptions import APIError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
+from kvitt.domain.follow_ups import FollowUp
 from kvitt.domain.integrations import Integration
 from kvitt.domain.periods import Period, PeriodState
 from kvitt.domain.records import TakenRecord
-from kvitt.ports import Chunk, Claim, Grant
+from kvitt.ports import Chunk, Claim, Grant, Looks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from kvitt.domain.money import Totals
     from kvitt.domain.records import Record
-    from kvitt.ports import ColdStart, Trigger
+    from kvitt.ports import ColdStart, Look, Standing, Trigger
 
 _CALL_SECONDS = 60
 _RETRY_SECONDS = 30
@@ -290,7 +291,7 @@ class SupabaseLedger:
         answer = await self._call("read_budgets", p_connection=connection)
         return TypeAdapter(list[Spending]).validate_python(answer)
 
-    # -- for the command line, the watchers and the task cache -------------------------------------
+    # -- for the command line and the watchers -----------------------------------------------------
 
     async def save_integration(self, integration: Integration) -> str:
         """Create or change an integration; returns created, changed or unchanged."""
@@ -306,9 +307,7 @@ class SupabaseLedger:
             try:
                 valid.append(integration_of(row))
             except ValidationError as error:
-                broken[row["id"]] = "; ".join(
-                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
-                )
+                broken[row["id"]] = _in_words(error)
         return Integrations(valid=valid, broken=broken)
 
     async def _rows(self, table: str, key: str) -> AsyncGenerator[dict[str, Any]]:
@@ -425,6 +424,94 @@ class SupabaseLedger:
     async def integrations_with_work(self) -> list[Work]:
         """Return the integrations for which a run would find something to do now."""
         return TypeAdapter(list[Work]).validate_python(await self._call("integrations_with_work"))
+
+    # -- what a vendor posts by itself -------------------------------------------------------------
+
+    async def claim_looks(self, looker: UUID, lease: timedelta) -> Looks | None:
+        """Take the looks that are due at one connection; None where none is, or all are taken."""
+        answer = await self._call("claim_looks", p_looker=str(looker), p_lease=_interval(lease))
+        if answer is None:
+            return None
+        row = answer["integration"]
+        try:
+            answer["integration"] = integration_of(row)
+        except ValidationError as error:
+            words = f"integration {row['id']} cannot be read: {_in_words(error)}"
+            raise LedgerRefused(words, code="KV003") from error
+        return Looks.model_validate(answer)
+
+    async def record_look(
+        self,
+        looker: UUID,
+        look: Look,
+        standing: Standing,
+        *,
+        gap: timedelta,
+        requests: Mapping[str, int],
+    ) -> FollowUp:
+        """Write down what a look saw; returns what it means. Raises LeaseLost."""
+        answer = await self._call(
+            "record_look",
+            **_named(look.period),
+            p_looker=str(looker),
+            p_posted=standing.posted.as_json(),
+            p_held=standing.held.as_json(),
+            p_vouchers=[
+                {"sequence": sequence, "place": where.place, "reason": where.reason}
+                for sequence, where in standing.vouchers.items()
+            ],
+            p_note=standing.note,
+            p_gap=_interval(gap),
+            p_requests=dict(requests),
+        )
+        return FollowUp.model_validate(answer)
+
+    async def put_off_looks(self, looker: UUID, reason: str, wait: timedelta) -> None:
+        """Give back the looks that could not be made, with the reason."""
+        await self._call(
+            "put_off_looks", p_looker=str(looker), p_reason=reason, p_wait=_interval(wait)
+        )
+
+    async def look_told(self, seen: FollowUp) -> None:
+        """Write down that an event was raised for what a look saw."""
+        await self._call(
+            "look_told",
+            p_integration=seen.integration,
+            p_due=seen.due_at.isoformat(),
+            p_state=seen.state,
+            p_sequences=[voucher.sequence for voucher in seen.news],
+        )
+
+    async def read_follow_ups(
+        self, integration: str | None = None, due_at: datetime | None = None, *, limit: int = 100
+    ) -> list[FollowUp]:
+        """Return how the latest follow-ups stand, newest first, or that of one period."""
+        answer = await self._call(
+            "read_follow_ups", p_integration=integration, p_due=_iso(due_at), p_limit=limit
+        )
+        return [FollowUp.model_validate(row) for row in answer]
+
+    async def look_again(self, integration: str, due_at: datetime) -> str:
+        """Have a period looked at with the next follow-up; returns its key."""
+        return await self._call("look_again", p_integration=integration, p_due=due_at.isoformat())
+
+    async def say_deleted(
+        self, integration: str, record: str, *, goes_again: bool = True, who: str, reason: str
+    ) -> str | None:
+        """Keep that the rows of a voucher were deleted at the vendor, where it was not posted.
+
+        Returns the id of the copy that goes, or None until two looks have seen that it is gone.
+        """
+        return await self._call(
+            "say_deleted",
+            p_integration=integration,
+            p_record=record,
+            p_goes_again=goes_again,
+            p_who=who,
+            p_reason=reason,
+        )
+
+    # -- the task cache ----------------------------------------------------------------------------
 
     async def read_task_result(self, key: str) -> str | None:
         """Return a task's kept result, or None."""
@@ -545,6 +632,10 @@ def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUn
     if not code or code.startswith(_NOT_NOW):
         return LedgerUnavailable(f"the ledger cannot answer now ({what}: {code} {message})")
     return LedgerRefused(f"{message} ({what}: {code})", code=code)
+
+
+def _in_words(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
 
 
 def integration_of(row: Mapping[str, Any]) -> Integration:

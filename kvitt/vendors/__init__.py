@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kvitt.domain.integrations import Timeouts
     from kvitt.domain.mapping import Mapping as Declaration
-    from kvitt.domain.mapping import Place
+    from kvitt.domain.mapping import Path
     from kvitt.domain.periods import Period
     from kvitt.domain.vouchers import Voucher
 
@@ -65,7 +65,7 @@ class Kind(Generic[S]):
     client: Callable[[S, Timeouts], Client]
     rows: Callable[[Period, Voucher], list[dict[str, Any]]]
     objection: Callable[[Period, Voucher], str | None]
-    mapping_objections: Callable[[Declaration], list[tuple[Place, str]]]
+    mapping_objections: Callable[[Declaration], list[tuple[Path, str]]]
 
 
 VENDORS: Mapping[str, Kind[Any]] = {

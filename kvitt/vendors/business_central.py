@@ -15,7 +15,6 @@ The facts are Microsoft's, collected and graded in docs/vendors/business-central
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import time
 from collections import defaultdict
@@ -49,7 +48,13 @@ from kvitt.vendors.http import (
     Unauthorised,
     retry_after,
 )
-from kvitt.vendors.references import LAST_SEQUENCE, Tally, reference_to, sequence_in
+from kvitt.vendors.references import (
+    LAST_SEQUENCE,
+    Tally,
+    record_in,
+    reference_to,
+    sequence_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,7 +65,7 @@ if TYPE_CHECKING:
 
     from kvitt.domain.integrations import Timeouts
     from kvitt.domain.mapping import Mapping as Declaration
-    from kvitt.domain.mapping import Place
+    from kvitt.domain.mapping import Path
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
@@ -74,7 +79,6 @@ _BATCH_LIMIT = 100
 _AT_ONCE = 5  # of one service principal; further ones would queue there, and are better off here
 _LINES_PER_VOUCHER = 1_999
 _CODE, _DESCRIPTION, _COMMENT, _EXTERNAL_NUMBER = 20, 100, 250, 35
-_DIGEST = 8
 _NAMES_IN_A_FILTER = 50  # an address has at most 8,000 characters
 _WITHDRAWALS = 3
 _TAGS = {"$select": "id,documentNumber"}
@@ -84,7 +88,8 @@ _MOST_ACCOUNTS = 3
 _SAME_KEY = "Internal_EntityWithSameKeyExists"
 # Errors about what lines hold, unless their words say that it is the company's set-up or a right.
 _CONTENT_CODES = ("Application_", "Internal_InvalidTableRelation")
-_SET_UP_WORDS = ("permission", "license", "allowed posting date", "no. series")
+_CLOSED_DAY = "allowed posting date"
+_SET_UP_WORDS = ("permission", "license", _CLOSED_DAY, "no. series")
 _SERVER_ERROR = 500
 _TOKEN_MARGIN = 60.0
 # How to look at a company's set-up: "no date" as the API writes it, codeunit 250, our own journal.
@@ -137,6 +142,10 @@ class _TaggedLine(_NamedLine):
 class _StagedLine(_NamedLine):
     line_number: int
     amount: Amount
+
+
+class _DatedLine(_NamedLine):
+    posting_date: date
 
 
 class _Dimension(_Reply):
@@ -714,9 +723,11 @@ class BusinessCentral:
         By the number of a line or of a document, else by the account, which is all that a blocked
         one names. A setting of the whole company is nobody's fault.
         """
+        named = _sequences_named(period, complaint.message)
+        if _CLOSED_DAY in complaint.message.lower():
+            return await self._of_the_same_days(period, journal, named)
         if not _of_content(complaint):
             return set()
-        named = _sequences_named(period, complaint.message)
         if named:
             return {s for s in named if await self._holds_staged(period, journal, s, s)}
         blamed: set[int] = set()
@@ -727,6 +738,20 @@ class BusinessCentral:
                 if (sequence := sequence_in(period, row.document_number)) is not None:
                     blamed.add(sequence)
         return blamed
+
+    async def _of_the_same_days(self, period: Period, journal: UUID, named: set[int]) -> set[int]:
+        """Return the staged vouchers of the days on which the named ones are, as they are closed.
+
+        If that is all of them, the company is closed for the whole period, and nobody is to blame.
+        """
+        days: dict[int, date] = {}
+        options = _between(period, 0, LAST_SEQUENCE, select="documentNumber,postingDate")
+        async for row in self._lines_of(period, journal, options, _DatedLine):
+            if (sequence := sequence_in(period, row.document_number)) is not None:
+                days[sequence] = row.posting_date
+        closed = {days[sequence] for sequence in named if sequence in days}
+        blamed = {sequence for sequence, day in days.items() if day in closed}
+        return blamed if len(blamed) < len(days) else set()
 
     async def _holds_anything(self, period: Period) -> bool:
         journal = await self._journal(period)
@@ -943,7 +968,7 @@ def rows(period: Period, voucher: Voucher) -> list[Json]:
         {
             "lineNumber": line_number(voucher.sequence, line.number),
             "documentNumber": document,
-            "externalDocumentNumber": _external_number(voucher.record_id),
+            "externalDocumentNumber": record_in(voucher, _EXTERNAL_NUMBER),
             "postingDate": voucher.posting_date.isoformat(),
             "accountType": "Vendor" if line.party else "G/L Account",
             "accountNumber": line.party or line.account,
@@ -973,7 +998,7 @@ def objection(period: Period, voucher: Voucher) -> str | None:
     return None
 
 
-def mapping_objections(mapping: Declaration) -> list[tuple[Place, str]]:
+def mapping_objections(mapping: Declaration) -> list[tuple[Path, str]]:
     """Say what of a mapping can never work in Business Central, and where it stands."""
     found = [
         (place, f"{code!r} has {len(code)} characters, and Business Central takes {_CODE}")
@@ -1021,14 +1046,6 @@ def _words_of(line: VoucherLine) -> Json:
             {"code": code, "valueCode": value} for code, value in line.dimensions.items()
         ]
     return words
-
-
-def _external_number(record_id: str) -> str:
-    """Return a record's id, or where it is too long its beginning and a digest of all of it."""
-    if len(record_id) <= _EXTERNAL_NUMBER:
-        return record_id
-    digest = hashlib.sha256(record_id.encode()).hexdigest()[:_DIGEST]
-    return f"{record_id[: _EXTERNAL_NUMBER - _DIGEST - 1]}-{digest}"
 
 
 def _parts(lines: Sequence[Json]) -> Iterator[list[Json]]:

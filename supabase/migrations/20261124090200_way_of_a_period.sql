@@ -980,15 +980,14 @@ begin
   return it.key;
 end $$;
 
--- Lets a record that was set aside go again, in the next period: a copy of it, approved now, since a
--- record is taken by one period only. Once; the copy may be set aside, and mended, in its turn.
+-- Lets a record that was set aside go again, in the next period. Once; the copy may be set aside, and
+-- mended, in its turn. One that was sent, and that the vendor refused later by itself, is another
+-- matter: see say_deleted.
 create function kvitt.mend_record(p_integration text, p_record text, p_who text, p_reason text)
 returns text
 language plpgsql security definer set search_path = '' as $$
 declare
   aside kvitt.set_aside;
-  copy kvitt.records;
-  copied kvitt.record_lines[];
 begin
   if coalesce(trim(p_reason), '') = '' then
     raise exception 'say what was mended' using errcode = 'KV003';
@@ -996,6 +995,7 @@ begin
   select * into aside from kvitt.set_aside
    where integration_id = p_integration and record_id = p_record for update;
   if not found then
+    perform kvitt.demand_not_sent(p_integration, p_record);
     raise exception '%: record % was not set aside', p_integration, p_record
       using errcode = 'KV004';
   elsif aside.mended_as is not null then
@@ -1007,6 +1007,21 @@ begin
     raise exception '%: the period that set record % aside is not finished', p_integration, p_record
       using errcode = 'KV005';
   end if;
+  update kvitt.set_aside set mended_as = kvitt.approve_again(p_integration, p_record)
+   where integration_id = p_integration and due_at = aside.due_at and sequence = aside.sequence
+  returning * into aside;
+  insert into kvitt.decisions (integration_id, due_at, decision, record_id, who, reason)
+  values (p_integration, aside.due_at, 'mend record', p_record, p_who, p_reason);
+  return aside.mended_as;
+end $$;
+
+-- Adds a copy of a record, approved now, since a record is taken by one period only. Answers its id.
+create function kvitt.approve_again(p_integration text, p_record text) returns text
+language plpgsql set search_path = '' as $$
+declare
+  copy kvitt.records;
+  copied kvitt.record_lines[];
+begin
   select * into copy from kvitt.records where integration_id = p_integration and id = p_record;
   copy.approved_at := now();
   copy.id := left(regexp_replace(copy.id, '~\d+$', ''), 90) || '~'
@@ -1021,10 +1036,6 @@ begin
   values (p_integration, copy.id, copy.kind, copy.approved_at, copy.voucher_date, copy.currency,
           copy.text, copy.line_count, kvitt.digest_of(copy, copied));
   insert into kvitt.record_lines select (unnest(copied)).*;
-  update kvitt.set_aside set mended_as = copy.id
-   where integration_id = p_integration and due_at = aside.due_at and sequence = aside.sequence;
-  insert into kvitt.decisions (integration_id, due_at, decision, record_id, who, reason)
-  values (p_integration, aside.due_at, 'mend record', p_record, p_who, p_reason);
   return copy.id;
 end $$;
 

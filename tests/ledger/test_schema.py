@@ -33,6 +33,8 @@ TABLES = {
     "budgets",
     "reservations",
     "task_results",
+    "follow_ups",
+    "refusals",
 }
 STRANGERS = ("anon", "authenticated")
 SCHEMA = (CHECKOUT / "supabase/migrations/20261124090000_tables.sql").read_text()

@@ -69,7 +69,9 @@ def scene(
     async def scene(books: Books, *, periods: int = 1, **limits: float) -> Scene:
         who = NORDVEST if books.vendor == "xledger" else FJORDBY
         return Scene(
-            stage=await enrol(who, periods=periods, limits=limits), books=books, project=project
+            stage=await enrol(who, periods=periods, limits=limits, connection=books.company),
+            books=books,
+            project=project,
         )
 
     yield scene

@@ -141,6 +141,25 @@ def test_a_line_number_fits_the_field_and_leaves_room_for_the_blank_line(
     assert divmod(line_number(sequence, number), 2_000) == (sequence, number)
 
 
+async def test_vouchers_of_one_period_are_found_whatever_their_posting_dates(
+    bc: Client, period: Period
+) -> None:
+    """By the range of their numbers alone: claims of October that are approved in November."""
+    days = (date(2026, 10, 1), date(2026, 11, 24), date(2025, 12, 31), date(2026, 11, 24))
+    sent = [
+        voucher(n, *a_claim(n, f"{n}.10").lines, posting_date=day)
+        for n, day in enumerate(days, start=1)
+    ]
+    await bc.send(period, sent, begins=True, guard=allow)
+    assert compare(sent, await bc.find(period, first=1, last=4)).complete
+    await bc.post(period, guard=allow)
+    assert compare(sent, await bc.find(period, first=1, last=4)).complete
+    assert set(await bc.find(period, first=2, last=3)) == {2, 3}
+    assert await bc.posted(period)
+    shown = await bc.totals(period)
+    assert (shown.vouchers, shown.lines, shown.booked) == (4, 8, Decimal("10.40"))
+
+
 async def test_a_read_back_follows_the_pages(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
@@ -577,6 +596,23 @@ async def test_a_closed_month_blames_nobody(
     with pytest.raises(Refused, match="allowed posting dates") as caught:
         await bc.post(period, guard=allow)
     assert (caught.value.culprits, caught.value.of_content) == ({}, False)
+
+
+async def test_a_day_that_is_closed_holds_back_the_vouchers_of_that_day_alone(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    """The others need not wait for somebody who opens October again."""
+    october, november = date(2026, 10, 30), date(2026, 11, 24)
+    days = {1: november, 2: october, 3: november, 4: october}
+    sent = [voucher(n, *a_claim(n).lines, posting_date=day) for n, day in days.items()]
+    await bc.send(period, sent, begins=True, guard=allow)
+    business_central.change(allow_posting_from="2026-11-01")
+    with pytest.raises(Refused, match="allowed posting dates") as caught:
+        await bc.post(period, guard=allow)
+    assert sorted(caught.value.culprits) == [2, 4]
+    await bc.withdraw(period, [2, 4], guard=allow)
+    await bc.post(period, guard=allow)
+    assert set(await bc.find(period, first=1, last=4)) == {1, 3}
 
 
 # -- misfits of the set-up -------------------------------------------------------------------------

@@ -13,7 +13,8 @@ Set-up (`sandbox.vendors.setup.XLEDGER` is an example; posting one adds to what 
 
     {"settings": {…}, "entities": [{"id", "name", "token",
        "accounts": [{"code", "name", "blocked"}], "subledgers": [{"code", "name"}],
-       "objects": [{"slot": 1, "code", "name"}]}]}
+       "objects": [{"slot": 1, "code", "name"}]}],
+     "items": [{"id", "by": "delete" | "copy" | "move"}]}     what others do with staged rows
 
 Settings: `books.Settings`. Operations, for faults, are the root fields of a request, in its order
 and joined by "+": addGLImportItems, glImportItems, "glImportItems+journalEntries", __typename.

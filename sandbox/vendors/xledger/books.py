@@ -100,10 +100,22 @@ class _Entity(_Wish):
     objects: list[_Object] = []
 
 
+class _Handled(_Wish):
+    """What happens to a staged row by another hand than the importer's.
+
+    `delete`: a person deletes it on the screen. `copy`: a late commit brings it once more. `move`:
+    the posting job has taken it, and not put it down yet.
+    """
+
+    id: int
+    by: Literal["delete", "copy", "move"]
+
+
 class Setup(_Wish):
     """What POST /_sandbox/setup takes; what is left out stays as it is."""
 
     entities: list[_Entity] = []
+    items: list[_Handled] = []
     settings: dict[str, Any] = Limit(default_factory=dict)
 
 
@@ -137,6 +149,8 @@ class Books(books.Books[Settings]):
                 self._put("entities", own)
                 for table in ("accounts", "subledgers", "objects"):
                     self._put_all(table, entity.id, getattr(entity, table))
+            for item in wish.items:
+                self._handle(item)
 
     def audit(self) -> dict[str, Any]:
         """Return every line, posted and staged; the shape is in the package's docstring."""
@@ -147,6 +161,16 @@ class Books(books.Books[Settings]):
             "staged": [_neutral(row) for row in self.rows("SELECT * FROM items ORDER BY dbId")],
             "refused": [{"id": str(row["item"]), "message": row["message"]} for row in errors],
         }
+
+    def _handle(self, item: _Handled) -> None:
+        match item.by:
+            case "delete":
+                self.write("DELETE FROM items WHERE dbId = ?", item.id)
+            case "move":
+                self.write("UPDATE items SET state = 'moving' WHERE dbId = ?", item.id)
+            case "copy":
+                [row] = self.rows("SELECT * FROM items WHERE dbId = ?", item.id)
+                self.insert("items", {**row, "dbId": self.new_id()})
 
     def _put_all(self, table: str, entity: int, wishes: list[_Wish]) -> None:
         for wish in wishes:

@@ -39,7 +39,8 @@ def schema_for(*, filterable: bool, errors_carry_reference: bool) -> GraphQLSche
     if not filterable:
         for name in ("GLImportItemFilter", "JournalEntryFilter"):
             fields = cast("GraphQLInputObjectType", schema.type_map[name]).fields
-            del fields["extIdentifier"], fields["extIdentifier_in"]
+            for field in [field for field in fields if field.startswith("extIdentifier")]:
+                del fields[field]
     if not errors_carry_reference:
         del cast("GraphQLObjectType", schema.type_map["GLImportItemError"]).fields["extIdentifier"]
     return schema
