@@ -315,11 +315,16 @@ def mend(
     record: Annotated[
         str | None, typer.Option(help="One that was set aside: it goes with the next period.")
     ] = None,
+    accept_set_up: Annotated[
+        bool, typer.Option("--accept-set-up", help="Take the vendor's set-up as it is.")
+    ] = False,
     project: Project = "kvitt",
 ) -> None:
     """Let a failed period go on, or a record that was set aside, once it is mended."""
     if (period is None) == (record is None):
         raise CommandError("say which period was mended, or with --record which record")
+    if record is not None and accept_set_up:
+        raise CommandError("--accept-set-up is said of a period, not of a record")
 
     async def work() -> None:
         async with _ledger(project) as ledger:
@@ -328,7 +333,8 @@ def mend(
                 words = f"record {record} goes again with the next period, as {new}"
             else:
                 due_at = cast("datetime", period)
-                key = await ledger.mend(integration, due_at, who=by, reason=reason)
+                mend = ledger.accept_set_up if accept_set_up else ledger.mend
+                key = await mend(integration, due_at, who=by, reason=reason)
                 words = f"{key} goes on with its next run, or within five minutes"
         out.print(escape(words), highlight=False, soft_wrap=True)
 

@@ -144,6 +144,7 @@ class _Dimension(_Wish):
 
 class _Journal(_Wish):
     code: str
+    display_name: str = ""
     template: str = "GENERAL"
     balancing_account: str = ""
 
