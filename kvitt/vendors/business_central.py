@@ -644,10 +644,10 @@ class BusinessCentral:
         for _ in range(_TRIALS):
             await self._delete_left_trial()
             journal = await self._create_trial()
-            lines = [] if journal is None else await self._tried_lines(journal)
-            if journal is not None and len(lines) == 1:
+            lines = None if journal is None else await self._tried_lines(journal)
+            if journal is not None and lines is not None:
                 await self._delete_trial(journal)
-                return list(_misfits_of_trial(lines[0]))
+                return [misfit for line in lines for misfit in _misfits_of_trial(line)]
         raise Unsent(
             f"Business Central's journal {_TRIAL} is being tried by somebody else as well. The "
             "next run tries again"
@@ -659,7 +659,7 @@ class BusinessCentral:
         what = "look for a trial journal"
         async for left in self._rows(what, "journals", options, _TriedJournal, Purpose.PROBE):
             lines = await self._tried_lines(left.id)
-            blank = not any(each.account_number or each.amount for each in lines)
+            blank = not any(each.account_number or each.amount for each in lines or ())
             if left.display_name != _TRIAL_NAME or not blank:
                 raise Refused(
                     f"journal {_TRIAL} in Business Central holds what kvitt did not write. Look "
@@ -677,8 +677,8 @@ class BusinessCentral:
             return None
         return _read(_Journal, reply).id
 
-    async def _tried_lines(self, journal: UUID) -> list[_TriedLine]:
-        """Return the lines of a trial journal; none where somebody has deleted it meanwhile."""
+    async def _tried_lines(self, journal: UUID) -> list[_TriedLine] | None:
+        """Return the lines of a trial journal; None where somebody has deleted it meanwhile."""
         what, path = "show a trial journal", f"journals({journal})/journalLines"
         options = {"$select": "documentNumber,accountNumber,amount,balancingAccountNumber"}
         rows = self._rows(what, path, options, _TriedLine, Purpose.PROBE)
@@ -687,7 +687,7 @@ class BusinessCentral:
         except Declined as refusal:
             if refusal.complaint.status != HTTPStatus.NOT_FOUND:
                 raise
-            return []
+            return None
 
     async def _delete_trial(self, journal: UUID) -> None:
         try:

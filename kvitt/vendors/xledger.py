@@ -534,7 +534,7 @@ class Xledger:
             return self._http.unsent(call, self._http.quote(complaint), retry_after=wait)
         if not reply.is_success:
             return self._http.verdict(call, complaint)
-        if answer.data is not None or not _permanent(errors[0]):
+        if _carries_something(answer.data) or not _permanent(errors[0]):
             return self._http.lost(call, self._http.quote(complaint))
         culprits = {
             sequence
@@ -653,6 +653,13 @@ def _answer_of(reply: httpx.Response) -> _Answer:
 def _complaint(reply: httpx.Response, message: str, code: str = "") -> Complaint:
     wait = retry_after(reply)
     return Complaint(status=reply.status_code, code=code, message=message, retry_after=wait)
+
+
+def _carries_something(data: Json | None) -> bool:
+    """Whether something was executed: an answer beside an error that has rows in it."""
+    return any(
+        field.get("edges") if isinstance(field, dict) else field for field in (data or {}).values()
+    )
 
 
 def _permanent(error: _Error) -> bool:

@@ -209,7 +209,7 @@ async def test_a_journal_of_somebody_elses_under_the_name_of_the_trial_is_left_a
     await it.approve(1)
     theirs = {"code": "KVITTTRIAL", "template": "GENERAL"}
     await post_setup(business_central, {"journals": [theirs]})
-    with pytest.raises(PeriodFailed, match="KVITTTRIAL.*holds what kvitt did not write"):
+    with pytest.raises(PeriodFailed, match=r"KVITTTRIAL.*holds what kvitt did not write"):
         await it.run()
     assert await journals(business_central) == ["KVITTTRIAL"]
 
