@@ -534,7 +534,8 @@ class Xledger:
             return self._http.unsent(call, self._http.quote(complaint), retry_after=wait)
         if not reply.is_success:
             return self._http.verdict(call, complaint)
-        if _carries_something(answer.data) or not _permanent(errors[0]):
+        executed = answer.data is not None and not _says_that_none_was_added(answer.data)
+        if executed or not _permanent(errors[0]):
             return self._http.lost(call, self._http.quote(complaint))
         culprits = {
             sequence
@@ -655,11 +656,12 @@ def _complaint(reply: httpx.Response, message: str, code: str = "") -> Complaint
     return Complaint(status=reply.status_code, code=code, message=message, retry_after=wait)
 
 
-def _carries_something(data: Json | None) -> bool:
-    """Whether something was executed: an answer beside an error that has rows in it."""
-    return any(
-        field.get("edges") if isinstance(field, dict) else field for field in (data or {}).values()
-    )
+def _says_that_none_was_added(data: Json) -> bool:
+    """Whether an answer beside an error lists what was added, and lists nothing.
+
+    So it may be where bad nodes are left out, one by one [U], and all of them were bad.
+    """
+    return all(isinstance(field, dict) and not field.get("edges", True) for field in data.values())
 
 
 def _permanent(error: _Error) -> bool:
