@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli import files
+from cli.facts import facts
 from kvitt import planning, sync
 from kvitt.domain.errors import KvittError
 from kvitt.domain.money import Totals
@@ -53,6 +54,7 @@ integrations = typer.Typer(help="The integrations: who exports what, where to, a
 records = typer.Typer(help="The approved records.")
 app.add_typer(integrations, name="integrations", no_args_is_help=True)
 app.add_typer(records, name="records", no_args_is_help=True)
+app.command()(facts)
 
 # Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
 out = Console(width=None if sys.stdout.isatty() else 200)

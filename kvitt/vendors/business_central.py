@@ -846,35 +846,80 @@ class BusinessCentral:
             raise self._http.refused(call, "its next page lies on another host")
         return link
 
+    # -- questions to a company, see kvitt/vendors/facts -------------------------------------------
+
+    @property
+    def company(self) -> str:
+        """The company's path below the API's root."""
+        return self._company
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Json]:
+        """Return status and body of the reply to a request below the API's root.
+
+        Only what says nothing about the request raises: a limit, a token, the server's troubles.
+        """
+        call = Call(
+            what="answer a question",
+            purpose=Purpose.PROBE,
+            method=method,
+            url=f"{self._root}/{quote(path, safe='/()$,?&=')}",
+            headers=headers or {},
+            content=None if body is None else exact_json.dumps(body),
+            guard=None if method in {"GET", "HEAD"} else _nobodys_period,
+        )
+
+        def read(reply: httpx.Response) -> tuple[int, Json]:
+            verdict = self._http.verdict(call, _complaint_of(reply))
+            if not (reply.is_success or isinstance(verdict, Declined)):
+                raise verdict
+            return reply.status_code, exact_json.loads(reply.content) if reply.content else {}
+
+        return await self._ask(call, read, whatever=True)
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without the client's secret and its tokens."""
+        return self._http.without_secrets(text)
+
     # -- asking ------------------------------------------------------------------------------------
 
     async def _ask(
-        self, call: Call, read: Callable[[httpx.Response], T], *, lines: Sequence[Json] = ()
+        self,
+        call: Call,
+        read: Callable[[httpx.Response], T],
+        *,
+        lines: Sequence[Json] = (),
+        whatever: bool = False,
     ) -> T:
         """Make a call with a token, and once more with a fresh one if it is no longer valid.
 
         `lines` are those that the call brings; a refusal of what they hold names their vouchers.
+        `whatever`: a reply that is no success is for `read`, too.
         """
+
+        def judge(reply: httpx.Response) -> T:
+            if whatever or reply.is_success:
+                return read(reply)
+            raise self._verdict(call, _complaint_of(reply), lines)
+
         try:
-            return await self._ask_once(call, read, lines)
+            return await self._ask_once(call, judge)
         except Unauthorised:
             self._token = None
-            return await self._ask_once(call, read, lines)
+            return await self._ask_once(call, judge)
 
-    async def _ask_once(
-        self, call: Call, read: Callable[[httpx.Response], T], lines: Sequence[Json]
-    ) -> T:
+    async def _ask_once(self, call: Call, judge: Callable[[httpx.Response], T]) -> T:
         headers = {
             "Authorization": f"Bearer {await self._access_token()}",
             "Content-Type": "application/json",
             **call.headers,
         }
-
-        def judge(reply: httpx.Response) -> T:
-            if reply.is_success:
-                return read(reply)
-            raise self._verdict(call, _complaint_of(reply), lines)
-
         return await self._http.ask(replace(call, headers=headers), judge)
 
     def _verdict(self, call: Call, complaint: Complaint, lines: Sequence[Json]) -> VendorError:
@@ -1086,6 +1131,10 @@ def _between(period: Period, first: int, last: int, *, select: str) -> dict[str,
     low, high = reference_to(period, first), reference_to(period, last)
     condition = f"documentNumber ge '{low}' and documentNumber le '{high}'"
     return {"$filter": condition, "$select": select}
+
+
+def _nobodys_period() -> None:
+    """Guard a write that belongs to no period."""
 
 
 def _misfits_of_trial(line: _TriedLine) -> Iterator[str]:

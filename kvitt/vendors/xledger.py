@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -466,6 +466,37 @@ class Xledger:
                 return
             after = edges[-1].cursor
 
+    # -- questions to a tenant, see kvitt/vendors/facts --------------------------------------------
+
+    async def exchange(
+        self, document: str, variables: Json | None = None, *, writes: bool = False
+    ) -> Json:
+        """Return the whole reply to a document, errors and all; only a limit or none raises."""
+        guard = _nobodys_period if writes else None
+        call = self._call("answer a question", Purpose.PROBE, document, variables, guard=guard)
+
+        def judge(reply: httpx.Response) -> Json:
+            errors = _answer_of(reply).errors
+            wait = self._wait(errors[0]) if errors else None
+            if errors and wait is not None:
+                words = self._http.quote(_complaint(reply, errors[0].message, errors[0].name))
+                raise self._http.unsent(call, words, retry_after=wait)
+            if not errors and not reply.is_success:
+                raise self._http.verdict(call, _complaint(reply, reply.text))
+            return exact_json.loads(reply.content)
+
+        return await self._http.ask(call, judge)
+
+    async def status_of_a_wrong_token(self) -> int:
+        """Return the HTTP status with which a token is refused that nobody has."""
+        call = self._call("answer a wrong token", Purpose.PROBE, _ALIVE)
+        headers = {**call.headers, "Authorization": "token of-nobody"}
+        return await self._http.ask(replace(call, headers=headers), lambda reply: reply.status_code)
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without the token."""
+        return self._http.without_secrets(text)
+
     # -- asking ------------------------------------------------------------------------------------
 
     def _call(
@@ -641,6 +672,10 @@ def _sequence_in(period: Period, name: str | None) -> int | None:
 # -- errors ----------------------------------------------------------------------------------------
 
 
+def _nobodys_period() -> None:
+    """Guard a write that belongs to no period."""
+
+
 def _answer_of(reply: httpx.Response) -> _Answer:
     """Read a GraphQL reply; where it is no success it need not be one. Raises ValueError."""
     try:
@@ -661,7 +696,8 @@ def _says_that_none_was_added(data: Json) -> bool:
 
     So it may be where bad nodes are left out, one by one [U], and all of them were bad.
     """
-    return all(isinstance(field, dict) and not field.get("edges", True) for field in data.values())
+    fields: list[Json | None] = list(data.values())
+    return all(field is not None and not field.get("edges", True) for field in fields)
 
 
 def _permanent(error: _Error) -> bool:
