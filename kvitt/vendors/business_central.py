@@ -863,7 +863,7 @@ class BusinessCentral:
     ) -> tuple[int, Json]:
         """Return status and body of the reply to a request below the API's root.
 
-        Only what says nothing about the request raises: a limit, a token, the server's troubles.
+        Only what says nothing about the request raises: a limit, a right, the server's troubles.
         """
         call = Call(
             what="answer a question",
@@ -877,7 +877,8 @@ class BusinessCentral:
 
         def read(reply: httpx.Response) -> tuple[int, Json]:
             verdict = self._http.verdict(call, _complaint_of(reply))
-            if not (reply.is_success or isinstance(verdict, Declined)):
+            telling = isinstance(verdict, Declined) and reply.status_code != HTTPStatus.FORBIDDEN
+            if not (reply.is_success or telling):
                 raise verdict
             return reply.status_code, exact_json.loads(reply.content) if reply.content else {}
 

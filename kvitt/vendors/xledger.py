@@ -79,6 +79,7 @@ _PERMANENT_CODES = ("INVALID_VALUE", "ARGUMENTS_OF_CORRECT_TYPE", "BAD_REQUEST")
 _PERMANENT_WORDS = ("cannot query field", "syntax error", "token")
 # Words of errors that are about the schema or a right, not about what a node holds.
 _SET_UP_WORDS = ("not defined", "unknown field", "cannot query", "token", "permission", "access")
+_RIGHTS = ("token is", "permission", "access", "not allowed")
 # What a message may call the fields that hold a code, and say before the code itself.
 _BETWEEN = r"(?:[^\w.;]|with|the|code|number|no\b)*"
 _WORDS = {
@@ -471,7 +472,10 @@ class Xledger:
     async def exchange(
         self, document: str, variables: Json | None = None, *, writes: bool = False
     ) -> Json:
-        """Return the whole reply to a document, errors and all; only a limit or none raises."""
+        """Return the whole reply to a document, errors and all.
+
+        Only what says nothing about the document raises: a limit, a right, no reply.
+        """
         guard = _nobodys_period if writes else None
         call = self._call("answer a question", Purpose.PROBE, document, variables, guard=guard)
 
@@ -481,6 +485,8 @@ class Xledger:
             if errors and wait is not None:
                 words = self._http.quote(_complaint(reply, errors[0].message, errors[0].name))
                 raise self._http.unsent(call, words, retry_after=wait)
+            if errors and any(word in errors[0].message.lower() for word in _RIGHTS):
+                raise self._http.declined(call, _complaint(reply, errors[0].message))
             if not errors and not reply.is_success:
                 raise self._http.verdict(call, _complaint(reply, reply.text))
             return exact_json.loads(reply.content)

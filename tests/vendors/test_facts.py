@@ -174,6 +174,15 @@ async def test_a_vendor_that_does_not_answer_is_unknown_not_false(simulator: Sim
     assert all("503" in answer.seen for answer in answers.values())
 
 
+async def test_who_may_not_look_is_told_nothing(simulator: Simulator) -> None:
+    wrong = {"token": "nobodys"} if simulator.vendor == "xledger" else {"client_secret": "wrong"}
+    answers = await examine(simulator, **wrong)
+    # That a wrong token is answered at all, a wrong token finds out as well.
+    answers.pop("xl-token-error-status", None)
+    assert {answer.verdict for answer in answers.values()} == {U}
+    assert [answer.left for answer in answers.values() if answer.left] == []
+
+
 async def test_a_write_without_a_reply_names_what_may_be_there(xledger: Simulator) -> None:
     xledger.fault("addGLImportItems", "reply-lost", times=99)
     answer = (await examine(xledger))["xl-codes-checked-at-import"]

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from kvitt.domain.errors import Refused, Unsent
 from kvitt.vendors.facts.asking import (
     Examination,
     Json,
@@ -229,8 +230,13 @@ async def _forget_absent(client: Xledger, left: list[str], rows: list[Json]) -> 
 
 
 async def _send(client: Xledger, left: list[str], rows: list[Json]) -> Json:
+    before = len(left)
     left += [row["node"]["extIdentifier"] for row in rows]
-    return await client.exchange(_ADD, {"inputs": rows}, writes=True)
+    try:
+        return await client.exchange(_ADD, {"inputs": rows}, writes=True)
+    except (Refused, Unsent):  # not so Uncertain: they may be there
+        del left[before:]
+        raise
 
 
 async def _staged(client: Xledger, reference: str) -> Json | None:
