@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli import files, mapping
+from cli.facts import facts
 from kvitt import planning, sync
 from kvitt.domain.budget import Purpose, forecast
 from kvitt.domain.errors import KvittError
@@ -57,6 +58,7 @@ app.add_typer(integrations, name="integrations", no_args_is_help=True)
 app.add_typer(records, name="records", no_args_is_help=True)
 mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
 app.add_typer(mappings, name="mapping", no_args_is_help=True)
+app.command()(facts)
 
 # Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
 out = Console(width=None if sys.stdout.isatty() else 200)
@@ -359,6 +361,9 @@ def mend(
         bool, typer.Option("--deleted", help="With --record: its rows were deleted at the vendor.")
     ] = False,
     copy: Annotated[bool, typer.Option(help="With --deleted: the same goes again, or not.")] = True,
+    accept_set_up: Annotated[
+        bool, typer.Option("--accept-set-up", help="Take the vendor's set-up as it is.")
+    ] = False,
     project: Project = "kvitt",
 ) -> None:
     """Let a failed period go on, or a record that was set aside, once it is mended.
@@ -370,6 +375,8 @@ def mend(
         raise CommandError("say which period was mended, or with --record which record")
     if deleted and record is None:
         raise CommandError("--deleted is said of a record: name it with --record")
+    if record is not None and accept_set_up:
+        raise CommandError("--accept-set-up is said of a period, not of a record")
 
     async def work() -> None:
         async with _ledger(project) as ledger:
@@ -389,7 +396,8 @@ def mend(
                 words = f"record {record} goes again with the next period, as {new}"
             else:
                 due_at = cast("datetime", period)
-                key = await ledger.mend(integration, due_at, who=by, reason=reason)
+                mend = ledger.accept_set_up if accept_set_up else ledger.mend
+                key = await mend(integration, due_at, who=by, reason=reason)
                 words = f"{key} goes on with its next run, or within five minutes"
                 if (await ledger.read_period(integration, due_at)).mapping is not None:
                     words += (

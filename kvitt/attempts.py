@@ -39,6 +39,7 @@ LEASE = timedelta(seconds=120)
 class Attempt:
     """One try at a claimed period, and what it works with.
 
+    `fitted`: the vendor's set-up was looked at before, and need not be again.
     `requests` counts what the vendor was asked, by purpose; whoever opens the vendor sets it.
     `check` raises LeaseLost unless the lease surely holds; it is asked right before each request
     that writes to a vendor. `postponed` is how often in a row the period has had to wait for
@@ -50,6 +51,7 @@ class Attempt:
     period: Period
     ledger: Ledger
     check: Callable[[], None]
+    fitted: bool = False
     requests: Mapping[str, int] = field(default_factory=dict[str, int])
     postponed: int = 0
 
@@ -108,6 +110,7 @@ async def attempt(ledger: Ledger, answer: Answer) -> AsyncGenerator[Attempt]:
         ledger=ledger,
         check=lease.check,
         postponed=claimed.period.postponed,
+        fitted=claimed.fitted,
     )
     keeper = asyncio.create_task(lease.keep())
     try:

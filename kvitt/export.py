@@ -39,9 +39,13 @@ _TOO_MANY_SET_ASIDE = "KV006"
 async def export(this: Attempt, vendor: Vendor) -> int:
     """Bring each voucher of the batch into the vendor's books; returns how many are there.
 
+    Before the first of an integration, the vendor's set-up is looked at.
+
     Raises PeriodUncertain, PeriodFailed, LeaseLost, or Unsent when the vendor could not be asked.
     """
     work = _Export(this, vendor)
+    if not this.fitted:
+        await work.fit()
     await work.send_all(after=await work.finish_begun_chunks())
     if vendor.habits.posts:
         await work.post()
@@ -113,6 +117,26 @@ class _Export:
         limits = this.integration.limits
         self._lines = min(vendor.habits.chunk_lines, limits.chunk_lines or _ANY_NUMBER)
         self._at_once = min(vendor.habits.at_once, limits.at_once or _ANY_NUMBER)
+
+    # -- the vendor's set-up -----------------------------------------------------------------------
+
+    async def fit(self) -> None:
+        """Stop, before anything is sent, where what is sent could not be posted or read back.
+
+        Once for an integration, and once more when it leads elsewhere: the ledger remembers. A
+        batch without vouchers asks the vendor nothing, and leaves the question to a later one.
+        """
+        this = self._this
+        first = await self._read(0, records=1, lines=1)
+        if not first:
+            return
+        due = this.integration.local(this.period.due_at).date()
+        misfits = await self._vendor.misfits(
+            book_currency=this.integration.book_currency, today=due
+        )
+        if misfits:
+            raise await failed(this, _misfit_words(misfits))
+        await this.ledger.mark_fitted(this.period, this.integration)
 
     # -- lines -------------------------------------------------------------------------------------
 
@@ -496,3 +520,11 @@ def _halves(span: _Span) -> list[_Span]:
         _Span(first=span.first, last=last, vouchers=first, missing=first),
         _Span(first=last + 1, last=span.last, vouchers=second, missing=second),
     ]
+
+
+def _misfit_words(misfits: Sequence[str]) -> str:
+    """Name what does not fit; `failed` says how it goes on when that is mended."""
+    return (
+        f"nothing was sent, as the accounting system is not set up for it: {'; '.join(misfits)}. "
+        "If it is to stay as it is, say so with --accept-set-up beside the reason"
+    )

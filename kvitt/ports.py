@@ -41,13 +41,17 @@ class ClaimOutcome(StrEnum):
 
 
 class Claim(BaseModel):
-    """The answer to a claim. `period` and `integration` are None only for IDLE."""
+    """The answer to a claim. `period` and `integration` are None only for IDLE.
+
+    `fitted` says that the vendor's set-up was looked at before, for where it leads to now.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     outcome: ClaimOutcome
     integration: Integration | None = None
     period: Period | None = None
+    fitted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +174,7 @@ class Ledger(Protocol):
     async def postpone(
         self, period: Period, waiting_for: str, wait: timedelta, *, postponed: int, reason: str
     ) -> datetime: ...
+    async def mark_fitted(self, period: Period, integration: Integration) -> None: ...
     async def read_period(self, integration: str, due_at: datetime) -> Period: ...
     async def close(
         self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
@@ -336,6 +341,14 @@ class Vendor(Protocol):
 
         `staged` counts those of the lines that are there, but not final yet. Memory: a few bytes a
         voucher, whatever the size of the period.
+        """
+        ...
+
+    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+        """Say what in the vendor's set-up would break sending or reading back, and the remedy.
+
+        `today` is a day on which something is to be posted. Its requests are probes. Leaves the
+        books as they were, also where it is interrupted; raises Unsent when it could not be asked.
         """
         ...
 

@@ -79,6 +79,7 @@ class SupabaseLedger:
             p_worker=trigger.worker,
         )
         if "integration" in answer:
+            answer["fitted"] = answer["integration"]["fitted_at"] is not None
             answer["integration"] = integration_of(answer["integration"])
         return Claim.model_validate(answer)
 
@@ -236,6 +237,16 @@ class SupabaseLedger:
         )
         return TypeAdapter(AwareDatetime).validate_python(answer)
 
+    async def mark_fitted(self, period: Period, integration: Integration) -> None:
+        """Write down that the vendor's set-up fits, for where the integration leads to now."""
+        await self._call(
+            "mark_fitted",
+            **_fenced(period),
+            p_vendor=integration.vendor,
+            p_connection=integration.connection,
+            p_book_currency=integration.book_currency,
+        )
+
     async def close(
         self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
     ) -> None:
@@ -389,6 +400,21 @@ class SupabaseLedger:
         """Let a failed period go on, since somebody has mended it; returns its key."""
         return await self._call(
             "mend_period",
+            p_integration=integration,
+            p_due=due_at.isoformat(),
+            p_who=who,
+            p_reason=reason,
+        )
+
+    async def accept_set_up(
+        self, integration: str, due_at: datetime, *, who: str, reason: str
+    ) -> str:
+        """Take a vendor's set-up as it is, and let the period go on that failed for it.
+
+        Returns the period's key.
+        """
+        return await self._call(
+            "accept_set_up",
             p_integration=integration,
             p_due=due_at.isoformat(),
             p_who=who,

@@ -18,7 +18,6 @@ from kvitt.vendors.xledger import Xledger, XledgerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import date
     from types import TracebackType
     from typing import Self
 
@@ -33,10 +32,6 @@ S = TypeVar("S", bound=BaseModel)
 
 class Client(Vendor, Protocol):
     """A vendor that keeps its connections open until the end of its `async with`."""
-
-    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
-        """Say what in the vendor's set-up would break sending or reading back, and the remedy."""
-        ...
 
     async def refused_lines(self, period: Period) -> Mapping[int, str]:
         """Return the vouchers that the vendor refused by itself after it took them, and why."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
+from http import HTTPStatus
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -95,7 +96,8 @@ _TOKEN_MARGIN = 60.0
 # How to look at a company's set-up: "no date" as the API writes it, codeunit 250, our own journal.
 _NO_DATE = date(1, 1, 1)
 _POSTING_JOB = 250
-_TRIAL = "KVITTTRIAL"
+_TRIAL, _TRIAL_NAME = "KVITTTRIAL", "kvitt: a trial, may be deleted"
+_TRIALS = 3
 
 
 class BusinessCentralSettings(BaseModel):
@@ -172,7 +174,13 @@ class _LedgerSetup(_Reply):
     allow_posting_to: date
 
 
+class _TriedJournal(_Journal):
+    display_name: str
+
+
 class _TriedLine(_NamedLine):
+    account_number: str
+    amount: Amount
     balancing_account_number: str
 
 
@@ -623,6 +631,9 @@ class BusinessCentral:
         What the API does not show is tried: a journal with one blank line, deleted afterwards, gets
         the number series and the balancing account that a period's journal would get. A posting
         number series it does not show, and the job queue only while something waits there.
+
+        The trial journal is no period's: theirs end in K. Its line has neither account nor amount,
+        so that posting it would book nothing, and the next look deletes one that was left.
         """
         found: list[str] = []
         for look in (
@@ -650,8 +661,8 @@ class BusinessCentral:
             first, last = setup.allow_posting_from, setup.allow_posting_to
             if today < first or _NO_DATE < last < today:
                 found.append(
-                    f"Business Central posts from {_day(first)} to {_day(last)} only, and today is "
-                    f"{today}. Open the period: General Ledger Setup, Allow Posting From and To"
+                    f"Business Central posts from {_day(first)} to {_day(last)} only, which leaves "
+                    f"out {today}. Open the period: General Ledger Setup, Allow Posting From and To"
                 )
         return found
 
@@ -664,46 +675,66 @@ class BusinessCentral:
         return [f"{words}. Turn it off: General Ledger Setup, Post with Job Queue"]
 
     async def _misfits_of_journals(self) -> list[str]:
-        found: list[str] = []
-        journal = await self._try_a_journal()
-        try:
-            what, path = "show a trial journal", f"journals({journal})/journalLines"
-            options = {"$select": "documentNumber,balancingAccountNumber"}
-            async for line in self._rows(what, path, options, _TriedLine, Purpose.PROBE):
-                if line.document_number:
-                    found.append(
-                        "New journals have a number series, which gives or demands document "
-                        f"numbers of its own (the trial line got {line.document_number}), so kvitt "
-                        "would not find its vouchers. Clear No. Series and Posting No. Series on "
-                        "the template General"
-                    )
-                if line.balancing_account_number:
-                    found.append(
-                        "New journals have the balancing account "
-                        f"{line.balancing_account_number}, so each line would balance by itself "
-                        "and then once more. Clear Bal. Account No. on the template General"
-                    )
-        finally:
-            await self._write_for_trial(
-                "delete the trial journal", "DELETE", f"journals({journal})"
-            )
-        return found
+        """Try a journal. A rival that tries at the same time deletes ours, so then once more."""
+        for _ in range(_TRIALS):
+            await self._delete_left_trial()
+            journal = await self._create_trial()
+            lines = None if journal is None else await self._tried_lines(journal)
+            if journal is not None and lines is not None:
+                await self._delete_trial(journal)
+                return [misfit for line in lines for misfit in _misfits_of_trial(line)]
+        raise Unsent(
+            f"Business Central's journal {_TRIAL} is being tried by somebody else as well. The "
+            "next run tries again"
+        )
 
-    async def _try_a_journal(self) -> UUID:
-        """Return a journal with one blank line; one that is left from before is as good."""
-        options = {"$filter": f"code eq '{_TRIAL}'", "$select": "id,code"}
+    async def _delete_left_trial(self) -> None:
+        """Delete a trial journal that was left. Raises Refused for one that others write in."""
+        options = {"$filter": f"code eq '{_TRIAL}'", "$select": "id,displayName"}
         what = "look for a trial journal"
-        async for left in self._rows(what, "journals", options, _Journal, Purpose.PROBE):
-            return left.id
+        async for left in self._rows(what, "journals", options, _TriedJournal, Purpose.PROBE):
+            lines = await self._tried_lines(left.id)
+            blank = not any(each.account_number or each.amount for each in lines or ())
+            if left.display_name != _TRIAL_NAME or not blank:
+                raise Refused(
+                    f"journal {_TRIAL} in Business Central holds what kvitt did not write. Look "
+                    "there, and delete it or give it another name"
+                )
+            await self._delete_trial(left.id)
+
+    async def _create_trial(self) -> UUID | None:
+        """Return a new journal with one blank line; None where there is one already."""
         line = {"lineNumber": 1, "accountType": "G/L Account", "description": "kvitt"}
-        name = "kvitt: a trial, may be deleted"
-        body = {"code": _TRIAL, "displayName": name, "journalLines": [line]}
-        reply = await self._write_for_trial("create a trial journal", "POST", "journals", body)
+        body = {"code": _TRIAL, "displayName": _TRIAL_NAME, "journalLines": [line]}
+        try:
+            reply = await self._try("create a trial journal", "POST", "journals", body)
+        except _Taken:
+            return None
         return _read(_Journal, reply).id
 
-    async def _write_for_trial(
+    async def _tried_lines(self, journal: UUID) -> list[_TriedLine] | None:
+        """Return the lines of a trial journal; None where somebody has deleted it meanwhile."""
+        what, path = "show a trial journal", f"journals({journal})/journalLines"
+        options = {"$select": "documentNumber,accountNumber,amount,balancingAccountNumber"}
+        rows = self._rows(what, path, options, _TriedLine, Purpose.PROBE)
+        try:
+            return [line async for line in rows]
+        except Declined as refusal:
+            if refusal.complaint.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
+
+    async def _delete_trial(self, journal: UUID) -> None:
+        try:
+            await self._try("delete the trial journal", "DELETE", f"journals({journal})")
+        except Declined as refusal:
+            if refusal.complaint.status != HTTPStatus.NOT_FOUND:
+                raise
+
+    async def _try(
         self, what: str, method: str, path: str, body: Json | None = None
     ) -> httpx.Response:
+        """Write where nothing can come of it: without a guard, and again if the reply is lost."""
         call = Call(
             what=what,
             purpose=Purpose.PROBE,
@@ -711,7 +742,6 @@ class BusinessCentral:
             url=f"{self._root}/{self._company}/{path}",
             headers={"If-Match": "*"} if method == "DELETE" else {},
             content=None if body is None else exact_json.dumps(body),
-            guard=_always,
         )
         return await self._ask(call, lambda reply: reply)
 
@@ -867,36 +897,82 @@ class BusinessCentral:
             raise self._http.refused(call, "its next page lies on another host")
         return link
 
+    # -- questions to a company, see kvitt/vendors/facts -------------------------------------------
+
+    @property
+    def company(self) -> str:
+        """The company's path below the API's root."""
+        return self._company
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Json]:
+        """Return status and body of the reply to a request below the API's root.
+
+        Only what says nothing about the request raises: a limit, a right, the server's troubles.
+        """
+        call = Call(
+            what="answer a question",
+            purpose=Purpose.PROBE,
+            method=method,
+            url=f"{self._root}/{quote(path, safe='/()$,?&=')}",
+            headers=headers or {},
+            content=None if body is None else exact_json.dumps(body),
+            guard=None if method in {"GET", "HEAD"} else _nobodys_period,
+        )
+
+        def read(reply: httpx.Response) -> tuple[int, Json]:
+            verdict = self._http.verdict(call, _complaint_of(reply))
+            telling = isinstance(verdict, Declined) and reply.status_code != HTTPStatus.FORBIDDEN
+            if not (reply.is_success or telling):
+                raise verdict
+            return reply.status_code, exact_json.loads(reply.content) if reply.content else {}
+
+        return await self._ask(call, read, whatever=True)
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without the client's secret and its tokens."""
+        return self._http.without_secrets(text)
+
     # -- asking ------------------------------------------------------------------------------------
 
     async def _ask(
-        self, call: Call, read: Callable[[httpx.Response], T], *, lines: Sequence[Json] = ()
+        self,
+        call: Call,
+        read: Callable[[httpx.Response], T],
+        *,
+        lines: Sequence[Json] = (),
+        whatever: bool = False,
     ) -> T:
         """Make a call with a token, and once more with a fresh one if it is no longer valid.
 
         `lines` are those that the call brings; a refusal of what they hold names their vouchers.
+        `whatever`: a reply that is no success is for `read`, too.
         """
+
+        def judge(reply: httpx.Response) -> T:
+            if whatever or reply.is_success:
+                return read(reply)
+            raise self._verdict(call, _complaint_of(reply), lines)
+
         token = await self._access_token()
         try:
-            return await self._ask_once(call, read, lines, token)
+            return await self._ask_once(call, judge, token)
         except Unauthorised:
             fresh = await self._access_token(instead_of=token)
-            return await self._ask_once(call, read, lines, fresh)
+            return await self._ask_once(call, judge, fresh)
 
-    async def _ask_once(
-        self, call: Call, read: Callable[[httpx.Response], T], lines: Sequence[Json], token: _Token
-    ) -> T:
+    async def _ask_once(self, call: Call, judge: Callable[[httpx.Response], T], token: _Token) -> T:
         headers = {
             "Authorization": f"Bearer {self._http.conceal(token.secret)}",
             "Content-Type": "application/json",
             **call.headers,
         }
-
-        def judge(reply: httpx.Response) -> T:
-            if reply.is_success:
-                return read(reply)
-            raise self._verdict(call, _complaint_of(reply), lines)
-
         return await self._http.ask(replace(call, headers=headers), judge)
 
     def _verdict(self, call: Call, complaint: Complaint, lines: Sequence[Json]) -> VendorError:
@@ -1130,8 +1206,24 @@ def _between(period: Period, first: int, last: int, *, select: str) -> dict[str,
     return {"$filter": condition, "$select": select}
 
 
-def _always() -> None:
+def _nobodys_period() -> None:
     """Guard a write that belongs to no period."""
+
+
+def _misfits_of_trial(line: _TriedLine) -> Iterator[str]:
+    """Yield what a journal gives its lines that kvitt cannot have."""
+    if line.document_number:
+        yield (
+            "New journals have a number series, which gives or demands document numbers of its own "
+            f"(the trial line got {line.document_number}), so kvitt would not find its vouchers. "
+            "Clear No. Series and Posting No. Series on the template General"
+        )
+    if line.balancing_account_number:
+        yield (
+            f"New journals have the balancing account {line.balancing_account_number}, so each "
+            "line would balance by itself and then once more. Clear Bal. Account No. on the "
+            "template General"
+        )
 
 
 def _day(day: date) -> str:

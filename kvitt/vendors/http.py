@@ -48,9 +48,13 @@ _LONGEST_QUOTE = 500
 _SERVER_ERRORS = 500
 
 
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine."""
+    return urlsplit(url).hostname in _LOOPBACK
+
+
 def _check_address(url: str) -> str:
-    address = urlsplit(url)
-    if address.scheme != "https" and address.hostname not in _LOOPBACK:
+    if urlsplit(url).scheme != "https" and not is_loopback(url):
         raise ValueError(f"{url!r} does not begin with https://, and secrets are sent there")
     return url.rstrip("/")
 
@@ -174,6 +178,10 @@ class Http:
         text = secret.get_secret_value()
         self._secrets.add(text)
         return text
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text on one line, bounded, without the secrets that were concealed."""
+        return self._clean(text)
 
     async def ask(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
         """Make a call, again where that is safe, and return what `read` makes of the reply.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -96,6 +96,7 @@ _PERMANENT_CODES = ("INVALID_VALUE", "ARGUMENTS_OF_CORRECT_TYPE", "BAD_REQUEST")
 _PERMANENT_WORDS = ("cannot query field", "syntax error", "token")
 # Words of errors that are about the schema or a right, not about what a node holds.
 _SET_UP_WORDS = ("not defined", "unknown field", "cannot query", "token", "permission", "access")
+_RIGHTS = ("token is", "permission", "access", "not allowed")
 # What a message may call the fields that hold a code, and say before the code itself.
 _BETWEEN = r"(?:[^\w.;]|with|the|code|number|no\b)*"
 _WORDS = {
@@ -571,6 +572,42 @@ class Xledger:
         call = self._call(what, Purpose.READ_BACK, document, variables)
         return (await self._ask(call, model.model_validate)).rows
 
+    # -- questions to a tenant, see kvitt/vendors/facts --------------------------------------------
+
+    async def exchange(
+        self, document: str, variables: Json | None = None, *, writes: bool = False
+    ) -> Json:
+        """Return the whole reply to a document, errors and all.
+
+        Only what says nothing about the document raises: a limit, a right, no reply.
+        """
+        guard = _nobodys_period if writes else None
+        call = self._call("answer a question", Purpose.PROBE, document, variables, guard=guard)
+
+        def judge(reply: httpx.Response) -> Json:
+            errors = _answer_of(reply).errors
+            wait = self._wait(errors[0]) if errors else None
+            if errors and wait is not None:
+                words = self._http.quote(_complaint(reply, errors[0].message, errors[0].name))
+                raise self._http.unsent(call, words, retry_after=wait)
+            if errors and any(word in errors[0].message.lower() for word in _RIGHTS):
+                raise self._http.declined(call, _complaint(reply, errors[0].message))
+            if not errors and not reply.is_success:
+                raise self._http.verdict(call, _complaint(reply, reply.text))
+            return exact_json.loads(reply.content)
+
+        return await self._http.ask(call, judge)
+
+    async def status_of_a_wrong_token(self) -> int:
+        """Return the HTTP status with which a token is refused that nobody has."""
+        call = self._call("answer a wrong token", Purpose.PROBE, _ALIVE)
+        headers = {**call.headers, "Authorization": "token of-nobody"}
+        return await self._http.ask(replace(call, headers=headers), lambda reply: reply.status_code)
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without the token."""
+        return self._http.without_secrets(text)
+
     # -- asking ------------------------------------------------------------------------------------
 
     def _call(
@@ -639,7 +676,8 @@ class Xledger:
             return self._http.unsent(call, self._http.quote(complaint), retry_after=wait)
         if not reply.is_success:
             return self._http.verdict(call, complaint)
-        if answer.data is not None or not _permanent(errors[0]):
+        executed = answer.data is not None and not _says_that_none_was_added(answer.data)
+        if executed or not _permanent(errors[0]):
             return self._http.lost(call, self._http.quote(complaint))
         culprits = {
             sequence
@@ -835,6 +873,10 @@ def _whereabouts(
 # -- errors ----------------------------------------------------------------------------------------
 
 
+def _nobodys_period() -> None:
+    """Guard a write that belongs to no period."""
+
+
 def _answer_of(reply: httpx.Response) -> _Answer:
     """Read a GraphQL reply; where it is no success it need not be one. Raises ValueError."""
     try:
@@ -848,6 +890,15 @@ def _answer_of(reply: httpx.Response) -> _Answer:
 def _complaint(reply: httpx.Response, message: str, code: str = "") -> Complaint:
     wait = retry_after(reply)
     return Complaint(status=reply.status_code, code=code, message=message, retry_after=wait)
+
+
+def _says_that_none_was_added(data: Json) -> bool:
+    """Whether an answer beside an error lists what was added, and lists nothing.
+
+    So it may be where bad nodes are left out, one by one [U], and all of them were bad.
+    """
+    fields: list[Json | None] = list(data.values())
+    return all(field is not None and not field.get("edges", True) for field in fields)
 
 
 def _permanent(error: _Error) -> bool:

@@ -65,6 +65,7 @@ class Trial:
     strikes: list[tuple[Mapping[str, Any], str]]
     posting: bool = False
     cold: bool = False
+    first: bool = False
     vouchers: int = 6
 
 
@@ -141,7 +142,12 @@ class Lane:
         )
 
     def _set_up(self, stage: Stage, trial: Trial) -> None:
-        stage.set_up(vouchers=trial.vouchers, seed=trial.seed, chunk_lines=_CHUNK_LINES)
+        stage.set_up(
+            vouchers=trial.vouchers,
+            seed=trial.seed,
+            chunk_lines=_CHUNK_LINES,
+            fitted=not trial.first,
+        )
         if self.ground.vendor == "xledger":
             stage.open_books(posting_interval_seconds=0.1 if trial.posting else 0)
         if trial.way == "prefect":

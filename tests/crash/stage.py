@@ -111,11 +111,11 @@ class Stage:
     company: str
     batches: dict[datetime, Sequence[dict[str, Any]]] = field(default_factory=dict)
 
-    def set_up(self, *, vouchers: int, seed: int, chunk_lines: int) -> None:
+    def set_up(self, *, vouchers: int, seed: int, chunk_lines: int, fitted: bool = True) -> None:
         """Save the integration with one period that is due, its records and its company."""
         due = datetime.now(UTC).replace(second=0, microsecond=0) - _MINUTE
         self.open_books()
-        self.save_integration(chunk_lines=chunk_lines)
+        self.save_integration(chunk_lines=chunk_lines, fitted=fitted)
         self.plan(due - _HOUR, [due, due + 2 * _HOUR])
         self.add(due, self.records(vouchers, before=due, seed=seed))
 
@@ -125,8 +125,13 @@ class Stage:
         wish = make[self.ground.vendor](self.company)
         self.simulator.ask("POST", "setup", {**wish, "settings": settings})
 
-    def save_integration(self, *, chunk_lines: int, cron: str = "0 6 * * *") -> None:
-        """Save the integration, with times that a trial can wait for."""
+    def save_integration(
+        self, *, chunk_lines: int, cron: str = "0 6 * * *", fitted: bool = True
+    ) -> None:
+        """Save the integration, with times that a trial can wait for.
+
+        `fitted`: as if periods had been exported before, so that the vendor's set-up is known.
+        """
         ground = self.ground
         limits = {
             "chunk_lines": chunk_lines,
@@ -151,6 +156,11 @@ class Stage:
             "timeouts": {"read": 10, "connect": 5, "function": 15},
         }
         self.database.ask("select kvitt.save_integration(%s)", Jsonb(integration))
+        if fitted:
+            self.database.ask(
+                "update kvitt.integrations set fitted_at = now() where id = %s returning id",
+                self.id,
+            )
 
     def plan(self, opens_at: datetime, due: Sequence[datetime]) -> None:
         """Write periods."""

@@ -66,13 +66,14 @@ def scene(
 ) -> Generator[Callable[..., Awaitable[Scene]]]:
     """Set the scene: an integration with a company of its own, and periods that are due."""
 
-    async def scene(books: Books, *, periods: int = 1, **limits: float) -> Scene:
+    async def scene(
+        books: Books, *, periods: int = 1, fitted: bool = True, **limits: float
+    ) -> Scene:
         who = NORDVEST if books.vendor == "xledger" else FJORDBY
-        return Scene(
-            stage=await enrol(who, periods=periods, limits=limits, connection=books.company),
-            books=books,
-            project=project,
-        )
+        stage = await enrol(who, periods=periods, limits=limits, connection=books.company)
+        if fitted:
+            stage.fit()
+        return Scene(stage=stage, books=books, project=project)
 
     yield scene
     supabase.functions.change(failing_boots=0, memory_mb=256)

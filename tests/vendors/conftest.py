@@ -44,6 +44,26 @@ USUAL_SETUP = {
     "allow_posting_to": "0001-01-01",
     "post_with_job_queue": False,
     "analysis_view_fails": False,
+    "folds_codes": True,
+    "same_key_status": 400,
+    "stale_etag_status": 409,
+    "deep_insert_on_existing": "append",
+    "readable_account_types": ["G/L Account", "Customer", "Vendor", "Bank Account"],
+    "answers_head": False,
+    "environments_cost_quota": True,
+}
+USUAL_XLEDGER = {
+    "refusals_name": "value",
+    "unknown_codes": "posting",
+    "balance": "posting",
+    "one_bad_node": "refuses-all",
+    "ids_as": "string",
+    "empty_edges": "alternate",
+    "token_error_status": 200,
+    "filter_by_ext_identifier": False,
+    "errors_carry_ext_identifier": True,
+    "reference_length": 25,
+    "text_length": 60,
 }
 
 
@@ -90,7 +110,7 @@ def business_central(running_business_central: Simulator) -> Simulator:
 @pytest.fixture
 def xledger(running_xledger: Simulator) -> Simulator:
     running_xledger.reset()
-    running_xledger.change(refusals_name="value", unknown_codes="posting")
+    running_xledger.change(**USUAL_XLEDGER)
     running_xledger.block("7140", blocked=False)
     return running_xledger
 

@@ -4,9 +4,10 @@ import asyncio
 import re
 import traceback
 from collections.abc import AsyncGenerator, Generator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -20,13 +21,14 @@ from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import FoundVoucher, compare
 from kvitt.domain.vouchers import Voucher, totals_of
 from kvitt.vendors import Client, exact_json
+from kvitt.vendors import business_central as business_central_module
 from kvitt.vendors.business_central import (
     BusinessCentral,
     BusinessCentralSettings,
     line_number,
 )
 from kvitt.vendors.http import Patience
-from tests.vendors.cast import SECRETS, Simulator, a_claim, claims, line, voucher
+from tests.vendors.cast import SECRETS, Simulator, a_claim, a_period, claims, line, voucher
 
 HOST = "https://api.businesscentral.dynamics.com"
 LOGIN = "https://login.microsoftonline.com/tenant/oauth2/v2.0/token"
@@ -831,3 +833,171 @@ async def test_a_lagging_replica_is_never_asked_for(
     low, high = f"{period.reference}-000000", f"{period.reference}-999999"
     wanted = f"documentNumber ge '{low}' and documentNumber le '{high}'"
     assert request.url.params["$filter"] == wanted
+
+
+# -- what is uncertain, either way -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folds", [True, False])
+async def test_references_survive_whether_codes_are_folded_or_not(
+    bc: Client, business_central: Simulator, period: Period, *, folds: bool
+) -> None:
+    business_central.change(folds_codes=folds)
+    await bc.send(period, claims(1, 3), begins=True, guard=allow)
+    await bc.send(period, claims(4, 5), begins=False, guard=allow)
+    assert compare(claims(1, 5), await bc.find(period, first=1, last=5)).complete
+    await bc.post(period, guard=allow)
+    assert (await bc.totals(period)).vouchers == 5
+
+
+@pytest.mark.parametrize("status", [400, 409])
+async def test_a_key_that_exists_is_known_by_its_code_whatever_the_status(
+    bc: Client, business_central: Simulator, period: Period, status: int
+) -> None:
+    business_central.change(same_key_status=status)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    with pytest.raises(Uncertain, match="EntityWithSameKeyExists"):
+        await bc.send(period, claims(1, 2), begins=False, guard=allow)
+
+
+@pytest.mark.parametrize("onto", ["append", "refuse"])
+async def test_a_deep_insert_onto_a_journal_that_exists_doubles_nothing(
+    bc: Client, business_central: Simulator, period: Period, onto: str
+) -> None:
+    business_central.change(deep_insert_on_existing=onto)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    async with business_central.open() as another:
+        with pytest.raises(Uncertain, match="EntityWithSameKeyExists"):
+            await another.send(period, claims(1, 2), begins=True, guard=allow)
+        assert compare(claims(1, 2), await another.find(period, first=1, last=2)).complete
+    assert len(business_central.lines(period)) == 4
+
+
+@pytest.mark.parametrize(
+    ("shown", "complete"),
+    [
+        (["G/L Account", "Customer", "Vendor", "Bank Account"], True),
+        (["G/L Account", "Bank Account"], False),
+    ],
+)
+async def test_vendor_lines_that_are_not_shown_are_not_taken_for_all_there_is(
+    bc: Client, business_central: Simulator, period: Period, shown: list[str], *, complete: bool
+) -> None:
+    business_central.change(readable_account_types=shown)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    found = compare(claims(1, 2), await bc.find(period, first=1, last=2))
+    assert found.complete is complete
+    await bc.post(period, guard=allow)
+    assert (await bc.totals(period)).lines == 4
+
+
+@pytest.mark.parametrize("status", [409, 412])
+async def test_a_line_that_changed_meanwhile_is_read_again_before_it_is_deleted(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period, status: int
+) -> None:
+    line_id = "5f1f4d3c-0000-4000-8000-000000000010"
+    pages = iter([[1], [2], []])
+
+    def lines(_: Any) -> httpx.Response:
+        rows = [
+            {"id": line_id, "documentNumber": f"{period.reference}-000001", "@odata.etag": f"W/{n}"}
+            for n in next(pages)
+        ]
+        return httpx.Response(200, json={"value": rows})
+
+    def answer(status: int, **body: Any) -> httpx.Response:
+        return httpx.Response(200, json={"responses": [{"id": line_id, "status": status, **body}]})
+
+    changed = {"error": {"code": "Request_EntityChanged", "message": "Changed."}}
+    microsoft.get(url__regex=r".*/journals\?.*").respond(json={"value": [{"id": JOURNAL}]})
+    microsoft.get(url__regex=r".*/journalLines\?.*").mock(side_effect=lines)
+    batch = microsoft.post(url__regex=r".*/\$batch$")
+    batch.mock(side_effect=[answer(status, body=changed), answer(204)])
+    await canned.withdraw(period, [1], guard=allow)
+    sent = [exact_json.loads(call.request.content)["requests"][0] for call in batch.calls]
+    assert [each["headers"]["If-Match"] for each in sent] == ["W/1", "W/2"]
+
+
+# -- facts of the page that have no other place ----------------------------------------------------
+
+
+async def test_a_token_is_asked_for_by_client_credentials_and_calls_go_to_the_companys_address(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    entries = microsoft.get(url__regex=r".*/generalLedgerEntries\?.*")
+    entries.respond(json={"value": []})
+    await canned.totals(period)
+    token, asked = (call.request for call in microsoft.calls)
+    assert str(token.url) == LOGIN
+    assert dict(parse_qsl(token.content.decode())) == {
+        "grant_type": "client_credentials",
+        "client_id": "kvitt",
+        "client_secret": "secret-of-respx",
+        "scope": "https://api.businesscentral.dynamics.com/.default",
+    }
+    assert str(asked.url).startswith(f"{ROOT}/companies({COMPANY})/generalLedgerEntries?")
+    assert asked.headers["Authorization"] == "Bearer token-of-respx"
+
+
+async def test_a_probe_is_a_get_of_one_company(
+    canned: BusinessCentral, microsoft: respx.MockRouter
+) -> None:
+    companies = microsoft.get(f"{ROOT}/companies?$top=1&$select=id")
+    companies.respond(json={"value": [{"id": COMPANY}]})
+    await canned.probe()
+    assert [call.request.method for call in microsoft.calls] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "BadRequest_NotFound",
+        "Authorization_RequestDenied",
+        "Application_DialogException",
+        "Internal_RecordNotFound",
+        "Internal_InvalidTableRelation",
+    ],
+)
+async def test_a_permanent_error_is_refused_once_and_shown(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period, code: str
+) -> None:
+    error = {"error": {"code": code, "message": "No, said the vendor."}}
+    create = microsoft.post(url__regex=r".*/journals$")
+    create.respond(400, json=error)
+    with pytest.raises(Refused, match=f"{code}: No, said the vendor"):
+        await canned.send(period, [a_claim(1)], begins=True, guard=allow)
+    assert create.call_count == 1
+
+
+async def test_no_address_is_longer_than_the_vendor_takes(
+    microsoft: respx.MockRouter, period: Period
+) -> None:
+    long = {"tenant_id": "t" * 60, "environment": "e" * 60}
+    lines = microsoft.get(url__regex=r".*/journalLines\?.*").respond(json={"value": []})
+    microsoft.post(url__regex=r".*/token$").respond(json={"access_token": "t", "expires_in": 3599})
+    microsoft.get(url__regex=r".*/journals\?.*").respond(json={"value": [{"id": JOURNAL}]})
+    async with BusinessCentral(SETTINGS.model_copy(update=long), Timeouts()) as client:
+        await client.withdraw(period, range(1, 121), guard=allow)
+    assert lines.call_count == 3
+    assert max(len(str(call.request.url)) for call in microsoft.calls) < 8000
+
+
+def test_the_settle_time_is_the_sum_of_the_documented_limits() -> None:
+    queue, gateway = timedelta(minutes=8), timedelta(minutes=10)
+    assert BusinessCentral.habits.settle == queue + gateway
+    assert BusinessCentral.habits.chunk_lines == 100
+    assert BusinessCentral.habits.posts
+
+
+@given(
+    due_at=some.integers(0, 42_000_000).map(
+        lambda minutes: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+    )
+)
+def test_a_journals_code_has_ten_characters_never_ends_in_a_digit_and_is_no_trial(
+    due_at: datetime,
+) -> None:
+    period = a_period().model_copy(update={"due_at": due_at})
+    code = business_central_module._code(period)
+    assert (len(code), code[-1]) == (10, "K")
+    assert not business_central_module._TRIAL.endswith("K")

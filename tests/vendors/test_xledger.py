@@ -693,3 +693,119 @@ async def test_what_is_left_out_is_not_missing(
     assert len(standing.vouchers) == 101, "the open one, and the first hundred"
     assert {1, 3}.isdisjoint(standing.vouchers)
     assert {2, 4, 299} <= set(standing.vouchers)
+
+
+# -- what is uncertain, either way -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", ["import", "posting", "never"])
+async def test_vouchers_balance_wherever_it_is_checked(
+    xl: Client, xledger: Simulator, period: Period, balance: str
+) -> None:
+    xledger.change(balance=balance)
+    await xl.send(period, claims(1, 3), begins=True, guard=allow)
+    xledger.run_jobs()
+    assert compare(claims(1, 3), await xl.find(period, first=1, last=3)).complete
+
+
+@pytest.mark.parametrize("checked_at", ["import", "posting"])
+async def test_an_unknown_code_is_traced_to_its_voucher_wherever_it_is_checked(
+    xl: Client, xledger: Simulator, period: Period, checked_at: str
+) -> None:
+    xledger.change(unknown_codes=checked_at)
+    wrong = voucher(2, line("9999", "1.00"), line("2910", "-1.00"))
+    if checked_at == "import":
+        with pytest.raises(Refused) as caught:
+            await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+        assert list(caught.value.culprits) == [2]
+    else:
+        await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+        xledger.run_jobs()
+        assert list(await xl.refused_lines(period)) == [2]
+
+
+async def test_a_bad_node_that_is_left_out_is_missing_and_then_to_blame(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    xledger.change(unknown_codes="import", one_bad_node="is-left-out")
+    wrong = voucher(2, line("9999", "1.00"), line("9998", "-1.00"))
+    with pytest.raises(Uncertain):
+        await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+    there = compare([a_claim(1), wrong], await xl.find(period, first=1, last=2))
+    assert [each.sequence for each in there.missing] == [2]
+    with pytest.raises(Refused) as caught:
+        await xl.send(period, [wrong], begins=False, guard=allow)
+    assert list(caught.value.culprits) == [2]
+
+
+@pytest.mark.parametrize("ids_as", ["string", "number"])
+async def test_ids_are_read_as_strings_and_as_numbers(
+    xl: Client, xledger: Simulator, period: Period, ids_as: str
+) -> None:
+    xledger.change(ids_as=ids_as)
+    reference = await xl.send(period, [a_claim(1)], begins=True, guard=allow)
+    assert int(reference["first"]) > 2**53
+    assert reference["rows"] == 2
+    assert len(await xl.find(period, first=1, last=1)) == 1
+
+
+@pytest.mark.parametrize("empty", ["null", "list"])
+async def test_no_hits_are_read_in_both_forms(
+    xl: Client, xledger: Simulator, period: Period, empty: str
+) -> None:
+    xledger.change(empty_edges=empty)
+    assert await xl.find(period, first=1, last=1) == {}
+    assert (await xl.totals(period)).lines == 0
+
+
+@pytest.mark.parametrize("status", [200, 401])
+async def test_a_wrong_token_is_refused_whatever_the_status(
+    xledger: Simulator, status: int
+) -> None:
+    xledger.change(token_error_status=status)
+    async with xledger.open(token="nobodys-token") as client:
+        with pytest.raises(Refused, match="token is invalid"):
+            await client.probe()
+
+
+@pytest.mark.parametrize("filterable", [False, True])
+async def test_what_was_sent_is_found_whether_one_can_filter_by_reference_or_not(
+    xl: Client, xledger: Simulator, period: Period, *, filterable: bool
+) -> None:
+    xledger.change(filter_by_ext_identifier=filterable)
+    await xl.send(period, claims(1, 2), begins=True, guard=allow)
+    assert compare(claims(1, 2), await xl.find(period, first=1, last=2)).complete
+
+
+# -- facts of the page that have no other place ----------------------------------------------------
+
+
+async def test_the_address_is_the_public_one_and_the_token_goes_in_the_header(
+    canned: Xledger, vendor: respx.Route
+) -> None:
+    vendor.respond(json={"data": {"__typename": "Query"}})
+    await canned.probe()
+    request = vendor.calls.last.request
+    assert str(request.url) == "https://www.xledger.net/graphql"
+    assert request.headers["Authorization"] == "token token-of-respx"
+    assert exact_json.loads(request.content)["query"] == "query { __typename }"
+
+
+async def test_references_and_texts_keep_to_the_careful_lengths(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    long = voucher(999_999, line("7140", "1.00", text="X" * 90), line("2910", "-1.00", text="Y"))
+    await xl.send(period, [long], begins=True, guard=allow)
+    staged = xledger.lines(period)
+    assert max(len(row["reference"]) for row in staged) <= 25
+    assert max(len(row["text"]) for row in staged) == 60
+
+
+async def test_the_hour_that_comes_twice_is_within_the_window(
+    canned: Xledger, vendor: respx.Route
+) -> None:
+    # 02:30 local, the second time: in local time without a zone, the first one looks the same.
+    due_at = datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    vendor.mock(side_effect=[a_page(), a_page()])
+    await canned.totals(a_period().model_copy(update={"due_at": due_at}))
+    assert 'modifiedAt_gte: "2026-10-25T01:30:00"' in sent_to(vendor)[0]["query"]

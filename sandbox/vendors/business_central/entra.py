@@ -39,7 +39,8 @@ class Entra:
         """Return whose token this is. Raises ApiError 401 if it's nobody's any more."""
         client = self._books.row(
             """SELECT clients.id FROM tokens JOIN clients ON clients.id = tokens.client
-               WHERE token = ? AND expires > ? AND registered""",
+               WHERE token = ? AND expires > ?
+                 AND registered AND permitted""",
             authorization.removeprefix("Bearer "),
             self._books.now(),
         )

@@ -20,7 +20,8 @@ ROW = """
 """
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS ids (last INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS entities (id INTEGER PRIMARY KEY, name TEXT, token TEXT UNIQUE);
+CREATE TABLE IF NOT EXISTS entities (
+  id INTEGER PRIMARY KEY, name TEXT, token TEXT UNIQUE, parent INTEGER);
 CREATE TABLE IF NOT EXISTS accounts (
   dbId INTEGER PRIMARY KEY, entity INTEGER, code TEXT, name TEXT, blocked INTEGER,
   UNIQUE (entity, code));
@@ -58,12 +59,14 @@ class Settings(books.Settings):
     # The schema
     filter_by_ext_identifier: bool = False  # unconfirmed
     errors_carry_ext_identifier: bool = True  # stated, yet confirmed for the other two only
+    ids_as: Literal["string", "number"] = "string"  # either comes
     empty_edges: Literal["alternate", "null", "list"] = "alternate"
     reference_length: int = 25  # unpublished
     text_length: int = 60  # unpublished
     # Import and posting
     balance: Literal["import", "posting", "never"] = "posting"  # unconfirmed
     unknown_codes: Literal["import", "posting"] = "posting"
+    one_bad_node: Literal["refuses-all", "is-left-out"] = "refuses-all"  # unconfirmed
     # How a refused import says which node is to blame: all of it unconfirmed.
     refusals_name: Literal["value", "client-id", "place", "path", "nobody"] = "value"
     posting_interval_seconds: float = 0  # 0: only on POST /_sandbox/jobs
@@ -95,6 +98,7 @@ class _Entity(_Wish):
     id: int
     name: str | None = None
     token: str | None = None
+    parent: int | None = None  # the entity above it, whose token sees it too
     accounts: list[_Account] = []
     subledgers: list[_Subledger] = []
     objects: list[_Object] = []
@@ -145,7 +149,7 @@ class Books(books.Books[Settings]):
         with self.transaction():
             self.change_settings(wish.settings)
             for entity in wish.entities:
-                own = {"id": entity.id, "name": entity.name, "token": entity.token}
+                own = entity.model_dump(include={"id", "name", "token", "parent"})
                 self._put("entities", own)
                 for table in ("accounts", "subledgers", "objects"):
                     self._put_all(table, entity.id, getattr(entity, table))
