@@ -951,6 +951,7 @@ create function kvitt.mend_period(
 language plpgsql security definer set search_path = '' as $$
 declare
   it kvitt.periods;
+  open boolean;
 begin
   if coalesce(trim(p_reason), '') = '' then
     raise exception 'say what was mended' using errcode = 'KV003';
@@ -968,12 +969,13 @@ begin
     raise exception 'period %: a run works on it, with a lease to %', it.key, it.leased_until
       using errcode = 'KV005';
   end if;
+  open := exists (select from kvitt.chunks where integration_id = p_integration
+                    and due_at = p_due and state in ('intended', 'uncertain'));
   update kvitt.periods set
     state = case when frozen_at is null then 'collecting' else 'exporting' end::kvitt.period_state,
     reason = null, short_since = null,
-    mapping = case when exists (
-      select from kvitt.chunks c where (c.integration_id, c.due_at) = (p_integration, p_due)
-        and c.state in ('intended', 'uncertain')) then mapping end
+    mapping = case when open then mapping end,
+    time_zone = case when open then time_zone end
   where integration_id = p_integration and due_at = p_due;
   insert into kvitt.decisions (integration_id, due_at, decision, who, reason)
   values (p_integration, p_due, 'mend', p_who, p_reason);
