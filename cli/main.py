@@ -205,10 +205,17 @@ def periods(
         async with _ledger(project) as ledger:
             table = Table("period", "state", "records", "why")
             for p in await ledger.read_periods(integration, limit=limit):
-                table.add_row(p.key, p.state, str(p.record_count), escape(p.reason or ""))
+                table.add_row(p.key, p.state, str(p.record_count), escape(_why(p)))
             out.print(table)
 
     _run(work())
+
+
+def _why(period: Period) -> str:
+    """Say why a period stands where it does, and until when, if it waits."""
+    if period.not_before is None or period.waiting_for is None:
+        return period.reason or ""
+    return f"waits until {period.not_before:%Y-%m-%d %H:%M} UTC: {period.reason}"
 
 
 @app.command()
