@@ -212,11 +212,18 @@ def periods(
             follow_ups = await ledger.read_follow_ups(integration, limit=limit)
             followed = {each.key: in_brief(each) for each in follow_ups}
             for p in await ledger.read_periods(integration, limit=limit):
-                why = p.reason or followed.get(p.key, "")
+                why = _why(p) or followed.get(p.key, "")
                 table.add_row(p.key, p.state, str(p.record_count), escape(why))
             out.print(table)
 
     _run(work())
+
+
+def _why(period: Period) -> str:
+    """Say why a period stands where it does, and until when, if it waits."""
+    if period.not_before is None or period.waiting_for is None:
+        return period.reason or ""
+    return f"waits until {period.not_before:%Y-%m-%d %H:%M} UTC: {period.reason}"
 
 
 @app.command()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from kvitt.budget import MonthlyBudget, open_budget
 from kvitt.domain.budget import Purpose
-from tests.cast import NORDVEST
+from tests.cast import HOUR, NORDVEST
 from tests.ledger.stages import a_connection, budget, spend
 
 if TYPE_CHECKING:
@@ -65,3 +66,11 @@ async def test_a_vendor_without_an_allowance_has_no_limit(
         await purse.spend(Purpose.TOKEN, allowance=None)
     row = row_of(kvitt, connection)
     assert (row["token"], row["allowance"], row["left"]) == ("1", "no limit", "")
+
+
+async def test_periods_shows_until_when_one_waits_and_why(kvitt: Kvitt, enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    period = await stage.claimed()
+    until = await stage.ledger.postpone(period, "vendor", HOUR, postponed=1, reason="HTTP 503")
+    words = f"waits until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: HTTP 503"
+    assert words in kvitt("periods", stage.id).stdout
