@@ -1,6 +1,6 @@
 # Everything a person does here, by name. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test crash check format lock clean
+.PHONY: help install demo up down test crash bench check format lock clean
 
 PYTHON ?= python3
 venv   := .venv
@@ -43,6 +43,10 @@ crash: install ## break everything, everywhere, and count what is in the books (
 		$(if $(VENDOR),--vendor $(VENDOR)) $(if $(SETTLE),--settle $(SETTLE)) \
 		$(if $(FAULT),--fault '$(FAULT)') $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) \
 		$(if $(WORKERS),--workers $(WORKERS)) $(if $(RUSH),--rush $(RUSH)) $(if $(CROWD),--crowd $(CROWD))
+
+# ONLY='drift': one of them. The last line of its output is JSON.
+bench: install ## measure, on real parts and two cores (15 minutes)
+	@$(bin)/python -m benchmarks $(ONLY)
 
 check: install ## format, lint, types, import rules
 	@$(bin)/ruff format --check .

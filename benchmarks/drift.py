@@ -1,0 +1,170 @@
+"""How late periods begin when many are due in the same second: the warm worker and the stock one.
+
+Real integrations with real schedules on a real Prefect server, with Postgres, PostgREST and Edge
+Functions beside it on the same two cores. The drift is the ledger's: from when a period is due to
+when an attempt at it begins.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import psycopg
+from rich.table import Table
+
+from benchmarks.figures import Figures
+from benchmarks.usage import Usage
+from sandbox.processes import Home
+from sandbox.stack import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WARM, STOCK = "kvitt-warm", "process"
+
+# To save and deploy one integration, with room to spare; and for the worker to start in.
+_SECONDS_TO_ENROL = 1.5
+_SECONDS_TO_START = 90
+_PATIENCE = 1800
+_LOOK_SECONDS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Burst:
+    """What came of many integrations that were due at once, in seconds; processor time per run."""
+
+    kind: str
+    count: int
+    median: float
+    worst: float
+    all_done: float
+    worker_cpu: float
+    server_cpu: float
+    peak_bytes: int
+
+    @property
+    def short(self) -> str:
+        """Its name in the figures."""
+        return f"{'warm' if self.kind == WARM else 'stock'}_{self.count}"
+
+
+def measure(say: Callable[[str], None]) -> Figures:
+    """Measure each worker at 50, and at 200 the warm one; the stock one too with STOCK_200=1.
+
+    At ten core seconds a run, that one takes half an hour.
+    """
+    sizes = [(WARM, 50), (STOCK, 50), (WARM, 200)]
+    if os.environ.get("STOCK_200"):
+        sizes.append((STOCK, 200))
+    with Home.open("bench-drift") as home:
+        stack = Stack.start(home, say=say)
+        stack.set_up(say=say)
+        stack.run("kvitt", "apply")
+        bursts = [_burst(stack, kind, count, say) for kind, count in sizes]
+    return Figures(table=_table(bursts), figures=_figures(bursts))
+
+
+def _burst(stack: Stack, kind: str, count: int, say: Callable[[str], None]) -> Burst:
+    pool = f"{'warm' if kind == WARM else 'stock'}-{count}"
+    due = _next_minute(timedelta(seconds=count * _SECONDS_TO_ENROL + _SECONDS_TO_START))
+    say(f"{pool}: saving {count} integrations that are due at {due:%H:%M} UTC")
+    stack.run_python(
+        *("-m", "benchmarks.enrolment"),
+        given={"prefix": pool, "count": count, "due": due.isoformat(), "pool": pool, "type": kind},
+    )
+    left = (due - datetime.now(UTC)).total_seconds()
+    if left < _SECONDS_TO_START / 2:
+        raise TimeoutError(f"saving {count} integrations left {left:.0f} s: too slow to measure")
+    worker = stack.prefect.start_worker(pool, name=pool)
+    time.sleep(max(0, (due - datetime.now(UTC)).total_seconds() - _SECONDS_TO_START / 2))
+    say(f"{pool}: waiting; the machine's load is {os.getloadavg()[0]:.1f}")
+    used, server = Usage(pid=worker.pid), Usage(pid=stack.prefect.process.pid)
+    done = _until_all_are_settled(stack, pool, count, used, due)
+    median, worst = _drift(stack, pool)
+    say(f"{pool}: worst drift {worst:.1f} s, all settled after {done:.1f} s")
+    cpu, server_cpu = used.cpu_seconds, server.cpu_seconds
+    worker.stop()
+    return Burst(
+        kind=kind,
+        count=count,
+        median=median,
+        worst=worst,
+        all_done=done,
+        worker_cpu=cpu / count,
+        server_cpu=server_cpu / count,
+        peak_bytes=used.peak_bytes,
+    )
+
+
+def _next_minute(after: timedelta) -> datetime:
+    moment = datetime.now(UTC) + after + timedelta(minutes=1)
+    return moment.replace(second=0, microsecond=0)
+
+
+def _until_all_are_settled(
+    stack: Stack, prefix: str, count: int, used: Usage, due: datetime
+) -> float:
+    """Wait for the last receipt; returns how long after the due time it came."""
+    query = "select count(*) from kvitt.periods where integration_id like %s and state = 'verified'"
+    while True:
+        used.look()
+        with psycopg.connect(stack.supabase.database_url) as database:
+            row = database.execute(query, [f"{prefix}-%"]).fetchone()
+        since = (datetime.now(UTC) - due).total_seconds()
+        if row == (count,):
+            return since
+        if since > _PATIENCE:
+            raise TimeoutError(f"{prefix}: {row} of {count} settled within {_PATIENCE} s")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _drift(stack: Stack, prefix: str) -> tuple[float, float]:
+    """Return the median and the worst of the periods' first attempts, in seconds."""
+    query = """
+        select percentile_cont(0.5) within group (order by drift), max(drift) from (
+          select min(extract(epoch from drift))::float8 as drift from kvitt.attempts
+           where integration_id like %s group by integration_id, due_at) as first_attempts"""
+    with psycopg.connect(stack.supabase.database_url) as database:
+        row = database.execute(query, [f"{prefix}-%"]).fetchone()
+    if row is None:
+        raise LookupError(f"no attempt at any period of {prefix}")
+    return row[0], row[1]
+
+
+def _table(bursts: list[Burst]) -> Table:
+    table = Table(title="Many integrations due in the same second, on two cores")
+    for heading in ("worker", "integrations", "drift, median", "worst", "all settled after"):
+        table.add_column(heading, justify="left" if heading == "worker" else "right")
+    for heading in ("worker's CPU per run", "server's CPU per run", "worker's memory, peak"):
+        table.add_column(heading, justify="right")
+    for one in bursts:
+        table.add_row(
+            *(one.kind, str(one.count), f"{one.median:.1f} s", f"{one.worst:.1f} s"),
+            *(f"{one.all_done:.0f} s", f"{one.worker_cpu:.2f} s", f"{one.server_cpu:.2f} s"),
+            f"{one.peak_bytes / 1e6:.0f} MB",
+        )
+    return table
+
+
+def _figures(bursts: list[Burst]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for one in bursts:
+        figures |= {
+            f"{one.short}_median_seconds": round(one.median, 2),
+            f"{one.short}_worst_seconds": round(one.worst, 2),
+            f"{one.short}_settled_seconds": round(one.all_done, 1),
+            f"{one.short}_worker_cpu_seconds": round(one.worker_cpu, 3),
+            f"{one.short}_server_cpu_seconds": round(one.server_cpu, 3),
+            f"{one.short}_peak_megabytes": round(one.peak_bytes / 1e6, 1),
+        }
+    by_name = {one.short: one for one in bursts}
+    warm, stock = by_name["warm_50"], by_name["stock_50"]
+    return figures | {
+        "worst_stock_to_warm_50": round(stock.worst / warm.worst, 1),
+        "cpu_stock_to_warm_50": round(stock.worker_cpu / warm.worker_cpu, 1),
+        "memory_stock_to_warm_50": round(stock.peak_bytes / warm.peak_bytes, 1),
+    }
