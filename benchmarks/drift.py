@@ -60,12 +60,17 @@ def measure(say: Callable[[str], None]) -> Figures:
     sizes = [(WARM, 50), (STOCK, 50), (WARM, 200)]
     if os.environ.get("STOCK_200"):
         sizes.append((STOCK, 200))
+    bursts = measure_bursts(sizes, say)
+    return Figures(table=_table(bursts), figures=_figures(bursts))
+
+
+def measure_bursts(sizes: list[tuple[str, int]], say: Callable[[str], None]) -> list[Burst]:
+    """Start everything once, and measure one burst after the other on it."""
     with Home.open("bench-drift") as home:
         stack = Stack.start(home, say=say)
         stack.set_up(say=say)
         stack.run("kvitt", "apply")
-        bursts = [_burst(stack, kind, count, say) for kind, count in sizes]
-    return Figures(table=_table(bursts), figures=_figures(bursts))
+        return [_burst(stack, kind, count, say) for kind, count in sizes]
 
 
 def _burst(stack: Stack, kind: str, count: int, say: Callable[[str], None]) -> Burst:
