@@ -21,8 +21,6 @@ from prefect.context import AsyncClientContext
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from prefect.client.orchestration import PrefectClient
-
 _STOP_SECONDS = 10
 
 
@@ -36,7 +34,6 @@ class FlowLoop:
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[Future[None], asyncio.Task[None]] = {}
         self._context = contextvars.copy_context()
-        self._client: PrefectClient | None = None
         self._ready: Future[None] = Future()
         self._stop = asyncio.Event()
         # The settings that the worker was started with live in its context.
@@ -45,7 +42,7 @@ class FlowLoop:
         )
 
     async def start(self) -> None:
-        """Return when flows can be run on it."""
+        """Return when flows can be run on it; RuntimeError where the server cannot be reached."""
         self._thread.start()
         await asyncio.wrap_future(self._ready)
 
@@ -109,10 +106,18 @@ class FlowLoop:
         self._loop.close()
 
     async def _serve(self) -> None:
-        async with AsyncClientContext():
-            self._context = contextvars.copy_context()
-            self._ready.set_result(None)
+        client = AsyncClientContext()
+        try:
+            await client.__aenter__()
+        except Exception as error:  # noqa: BLE001 - whoever waits for the start raises it
+            self._ready.set_exception(error)
+            return
+        self._context = contextvars.copy_context()
+        self._ready.set_result(None)
+        try:
             await self._stop.wait()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        finally:
+            await client.__aexit__(None, None, None)
