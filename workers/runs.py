@@ -95,9 +95,10 @@ class Run:
 
     async def _prepare(self) -> WarmEngine:
         """Do all that can be done before it is due."""
-        run = self.flow_run
         async with get_client() as prefect:
-            await prefect.update_flow_run(run.id, infrastructure_pid=self._mark)
+            await prefect.update_flow_run(self.flow_run.id, infrastructure_pid=self._mark)
+            # What the work pool hands out says nothing of the run's state.
+            run = self.flow_run = await prefect.read_flow_run(self.flow_run.id)
             if run.deployment_id is None:
                 raise NotRunnable("the run has no deployment, so nothing says which flow it is of")
             deployment = await prefect.read_deployment(run.deployment_id)
@@ -125,8 +126,12 @@ class Run:
             await self._set(Cancelled(message="cancelled before it began"))
 
     async def _set(self, state: State[Any]) -> None:
-        async with get_client() as prefect:
-            await prefect.set_flow_run_state(self.flow_run.id, state, force=True)
+        try:
+            async with get_client() as prefect:
+                await prefect.set_flow_run_state(self.flow_run.id, state, force=True)
+        except Exception:
+            # Nobody touches the run from here on, so that another worker will say it.
+            flow_run_logger(self.flow_run).exception("Prefect was not told of the end of the run")
 
 
 def due_time(run: FlowRun) -> datetime | None:

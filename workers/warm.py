@@ -24,7 +24,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.events import emit_event
-from prefect.settings import get_current_settings
+from prefect.settings import (
+    PREFECT_WORKER_ENABLE_CANCELLATION,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.workers.base import (
     BaseJobConfiguration,
     BaseVariables,
@@ -157,6 +161,11 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         finally:
             del self._runs[flow_run.id]
         return WarmWorkerResult(identifier=self._mark, status_code=0)
+
+    async def _setup_cancellation_observer(self) -> None:
+        """Listen for cancellations, which Prefect's workers do only where a setting says so."""
+        with temporary_settings({PREFECT_WORKER_ENABLE_CANCELLATION: True}):
+            await super()._setup_cancellation_observer()
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         """Cancel a run of ours, begun or not, since somebody cancelled it in Prefect."""

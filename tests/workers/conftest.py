@@ -127,6 +127,7 @@ async def pool(
     yield pool
     for worker in pool.workers:
         worker.kill()
+        print(f"{worker.name}:\n{worker.last_lines(60)}")  # shown where the test failed
         stack.home.processes.remove(worker)
 
 
