@@ -68,6 +68,7 @@ class PrefectServer:
             cwd=CHECKOUT,
             grace=10,
             ready=lambda process: f"Worker '{name}' started!" in process.output(),
+            timeout=_START_SECONDS,
         )
 
     def latest_run(self, deployment: str) -> tuple[dict[str, Any], dict[str, str]]:

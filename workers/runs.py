@@ -129,8 +129,7 @@ class Run:
         try:
             async with get_client() as prefect:
                 await prefect.set_flow_run_state(self.flow_run.id, state, force=True)
-        except Exception:
-            # Nobody touches the run from here on, so that another worker will say it.
+        except Exception:  # noqa: BLE001 - nobody touches the run from here on: another worker says it
             flow_run_logger(self.flow_run).exception("Prefect was not told of the end of the run")
 
 

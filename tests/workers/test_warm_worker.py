@@ -39,7 +39,7 @@ async def test_each_run_has_its_own_logs(shared: Pool) -> None:
 
 
 async def test_a_run_that_was_fetched_early_starts_when_it_is_due(shared: Pool) -> None:
-    due = in_seconds(12)
+    due = in_seconds(8)
     run = await shared.run("nap", due=due, seconds=0)
     early = await shared.state_of(run, "Pending", seconds=10)
     assert early.start_time is None
@@ -134,8 +134,8 @@ async def test_a_flow_that_blocks_is_named_and_at_last_the_process_ends(pool: Po
 
 async def test_a_stopped_worker_ends_what_it_can_and_hands_back_the_rest(pool: Pool) -> None:
     first = pool.start_worker(name="first", grace="3")
-    short, long = await pool.run("nap", seconds=2), await pool.run("nap", seconds=15)
-    waiting = await pool.run("nap", due=in_seconds(20), seconds=0)
+    short, long = await pool.run("nap", seconds=2), await pool.run("nap", seconds=10)
+    waiting = await pool.run("nap", due=in_seconds(15), seconds=0)
     for run in (short, long):
         await pool.state_of(run, "Running")
     await pool.state_of(waiting, "Pending")
@@ -157,7 +157,7 @@ async def test_the_runs_of_a_killed_worker_are_seen_to_by_another(pool: Pool) ->
     killed = pool.start_worker(name="killed")
     running = await pool.run("nap", seconds=600)
     cancelled = await pool.run("nap", seconds=600)
-    waiting = await pool.run("nap", due=in_seconds(45), seconds=0)
+    waiting = await pool.run("nap", due=in_seconds(30), seconds=0)
     for run in (running, cancelled):
         await pool.state_of(run, "Running")
     await pool.state_of(waiting, "Pending")
@@ -172,10 +172,11 @@ async def test_the_runs_of_a_killed_worker_are_seen_to_by_another(pool: Pool) ->
 
 
 async def test_a_living_workers_runs_are_left_alone(pool: Pool) -> None:
-    pool.start_worker(name="one", sign_of_life="1")
-    run = await pool.run("nap", seconds=8)
+    """Whichever of the two takes it, the other one looks at it for longer than its patience."""
+    for name in ("one", "two"):
+        pool.start_worker(name=name, sign_of_life="1")
+    run = await pool.run("nap", seconds=6)
     await pool.state_of(run, "Running")
-    pool.start_worker(name="two", sign_of_life="1")
     await pool.state_of(run, "Completed")
 
 
