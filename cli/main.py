@@ -66,6 +66,13 @@ err = Console(stderr=True, soft_wrap=True)
 
 Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 Pool = Annotated[str, typer.Option(help="Name of the work pool.")]
+PoolType = Annotated[
+    str,
+    typer.Option(
+        help="Type of the work pool, where it is not there yet: kvitt-warm runs all flows in one "
+        "process, process starts one for each run."
+    ),
+]
 By = Annotated[str, typer.Option(help="Who decides; it is kept.", default_factory=getpass.getuser)]
 _BATCH = 500
 
@@ -491,7 +498,9 @@ def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
 
 
 @app.command()
-def apply(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
+def apply(
+    project: Project = "kvitt", pool: Pool = "kvitt", pool_type: PoolType = "kvitt-warm"
+) -> None:
     """Bring Prefect into line with the integrations: deployments, automations, result storage."""
 
     async def work() -> None:
@@ -500,7 +509,7 @@ def apply(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
         from deployments.integrations import apply as apply_deployments  # noqa: PLC0415
 
         await ensure_task_results(project)
-        await ensure_pool(pool)
+        await ensure_pool(pool, pool_type)
         steps = await _plan(project, pool)
         await apply_deployments(steps, project=project, pool=pool)
         _show_plan(steps)

@@ -22,12 +22,18 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from blocks import SupabaseProject, TaskResults
-from blocks.loading import load_block
+from blocks.loading import forget_block, load_block
 from flows.connections import open_connection
 from kvitt import planning
 from kvitt import sync as way
 from kvitt.attempts import failed_words
-from kvitt.domain.errors import KvittError, PeriodPostponed, PeriodStopped, PeriodUncertain
+from kvitt.domain.errors import (
+    KvittError,
+    LedgerRefused,
+    PeriodPostponed,
+    PeriodStopped,
+    PeriodUncertain,
+)
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
@@ -47,6 +53,10 @@ explain_retries()
 
 PROJECT = "kvitt"
 """The name under which the blocks SupabaseProject and TaskResults are saved, unless told else."""
+
+# A worker that runs many flows at once asks Prefect for these two once, not once a run. The
+# vendors' connections are loaded for each period.
+_BLOCKS_SECONDS = 30
 
 
 class Bench:
@@ -157,14 +167,17 @@ async def sync(
         mended: What a person has mended of a failed period, which then goes on; kept as the reason.
         project: The name of the blocks SupabaseProject and TaskResults.
     """
-    results = await load_block(TaskResults, project)
-    supabase = await load_block(SupabaseProject, project)
+    results = await load_block(TaskResults, project, max_age=_BLOCKS_SECONDS)
+    supabase = await load_block(SupabaseProject, project, max_age=_BLOCKS_SECONDS)
     try:
         async with supabase.open() as client:
             return await _bring_up_to_date(
                 client, results, integration, period, _trigger(trigger), mended
             )
     except KvittError as error:  # it says all that a reader needs; a traceback would hide it
+        if isinstance(error, LedgerRefused):  # its key may have been changed in the UI
+            forget_block(TaskResults, project)
+            forget_block(SupabaseProject, project)
         return Failed(message=str(error))
 
 
