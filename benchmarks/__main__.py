@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks import drift
+from benchmarks import drift, export, memory
 
 if TYPE_CHECKING:
     from benchmarks.figures import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
     "drift": drift.measure,
+    "export": export.measure,
+    "memory": memory.measure,
 }
 """One line a benchmark: its name, and the function that runs it."""
 
