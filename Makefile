@@ -1,6 +1,6 @@
 # Everything a person does here, by name. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test crash check format lock clean
+.PHONY: help install demo up down test crash scheduler check format lock clean
 
 PYTHON ?= python3
 venv   := .venv
@@ -43,6 +43,9 @@ crash: install ## break everything, everywhere, and count what is in the books (
 		$(if $(VENDOR),--vendor $(VENDOR)) $(if $(SETTLE),--settle $(SETTLE)) \
 		$(if $(FAULT),--fault '$(FAULT)') $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) \
 		$(if $(WORKERS),--workers $(WORKERS)) $(if $(RUSH),--rush $(RUSH)) $(if $(CROWD),--crowd $(CROWD))
+
+scheduler: install ## the second scheduler on a real pg_cron, PERIODS=20 minutes and a stopped Prefect
+	@$(bin)/python -m tests.scheduler $(if $(PERIODS),--periods $(PERIODS))
 
 check: install ## format, lint, types, import rules
 	@$(bin)/ruff format --check .

@@ -297,6 +297,17 @@ begin
   end loop;
 end $$;
 
+-- pg_cron keeps a row of each run for ever. Ours have nothing to say after a week.
+create function kvitt.forget_old_runs() returns void
+language plpgsql set search_path = '' as $$
+begin
+  if to_regclass('cron.job_run_details') is not null then
+    delete from cron.job_run_details
+     where start_time < now() - interval '7 days'
+       and jobid in (select jobid from cron.job where jobname = 'kvitt' and username = current_user);
+  end if;
+end $$;
+
 -- ---------------------------------------------------------------------------------------------
 -- The job
 
@@ -311,6 +322,7 @@ begin
     when 'watch the watcher' then perform kvitt.watch_the_watcher(p_silence);
     when 'watch periods' then perform kvitt.watch_periods();
     when 'tell alarms' then perform kvitt.tell_alarms();
+    when 'forget old runs' then perform kvitt.forget_old_runs();
   end case;
   perform kvitt.end_alarm('broken', p_step, format(
     'kvitt: the second scheduler can %s again.', p_step));
@@ -335,6 +347,7 @@ begin
   perform kvitt.step('watch the watcher', p_silence);
   perform kvitt.step('watch periods');
   perform kvitt.step('tell alarms');
+  perform kvitt.step('forget old runs');
   commit;
   warm_at := kvitt.next_warm_up();
   if warm_at is null then
