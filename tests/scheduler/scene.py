@@ -93,11 +93,13 @@ class Scene:
             self.approve(ALONE, 2)
             self.approve(BOTH, 1)
             # A function that is used each minute stays warm. Here somebody ends it, as a platform
-            # does after a while, once the run before needs it no more and before the pre-warm.
-            wait_for(lambda d=due: datetime.now(UTC) >= d - timedelta(seconds=50), 120)
-            if n == 0 or self.settled_by(due - timedelta(seconds=32)):
+            # does after a while, before the pre-warm: the first time in any case, later once the
+            # run before needs it no more.
+            before = due - timedelta(seconds=31.5)
+            wait_until(before if n == 0 else due - timedelta(seconds=50))
+            if n == 0 or self.settled_by(before):
                 self.stack.supabase.functions.end_workers()
-            wait_for(lambda d=due: datetime.now(UTC) >= d, 120)
+            wait_until(due)
             say(f"{due:%H:%M} is due")
             due += MINUTE
         return [due - back * MINUTE for back in range(number, 0, -1)]
@@ -219,6 +221,10 @@ def _tell_secrets(it: Scene) -> None:
         "kvitt_webhook_url": it.webhook.url,
     }.items():
         it.ask("select vault.create_secret(%(secret)s, %(name)s)", name=name, secret=secret)
+
+
+def wait_until(moment: datetime) -> None:
+    time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, *, what: str = "it") -> None:
