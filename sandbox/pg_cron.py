@@ -70,7 +70,8 @@ def _packages() -> list[Path]:
             "pg_cron comes from Debian's packages, and this system has no apt-get and dpkg-deb: "
             "what needs a real pg_cron cannot run here"
         )
-    folder = CACHE / "pg_cron"
+    beside = "-".join(str(n) for n in VERSIONS if _installed(n)) or "none"
+    folder = CACHE / f"pg_cron-beside-{beside}"  # what is to be downloaded depends on it
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -80,20 +81,22 @@ def _packages() -> list[Path]:
     return sorted((folder / "packages").glob("*.deb"))
 
 
+def _installed(major: int) -> bool:
+    return (Path("/") / _DEBIAN / str(major) / "bin" / "postgres").exists()
+
+
 def _download(folder: Path) -> None:
     """Download pg_cron for the system's own Postgres if it has one, else for any that fits ours."""
     shutil.rmtree(folder / "packages", ignore_errors=True)
     for part in ("packages/partial", "lists/partial"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    told = ""
     for options in ([], [f"Dir::State::lists={folder / 'lists'}"]):  # the system's lists, then ours
-        if options:
-            told = _apt(folder, options, "update")
-        for major in sorted(VERSIONS, key=lambda n: not (Path("/") / _DEBIAN / str(n)).exists()):
+        told = _apt(folder, options, "update") if options else ""
+        for major in sorted(VERSIONS, key=lambda n: not _installed(n)):
             said = _apt(folder, options, "install", f"postgresql-{major}-cron")
             if not said:
                 return
-            told = said
+            told += said
     raise NoPgCronError(f"the package client has no postgresql-<15 to 18>-cron:\n{told}")
 
 

@@ -153,14 +153,19 @@ create function kvitt.ask_for_runs() returns void
 language plpgsql set search_path = '' as $$
 declare
   run record;
+  api text;
+  headers jsonb;
 begin
   for run in select * from kvitt.runs_to_ask_for() loop
+    if api is null then -- once, and only if somebody is due: not everybody has Prefect in Vault
+      api := kvitt.secret_address('kvitt_prefect_api_url');
+      headers := jsonb_build_object('Authorization', kvitt.secret('kvitt_prefect_authorization'));
+    end if;
     perform kvitt.post(
-      kvitt.secret_address('kvitt_prefect_api_url')
-        || '/deployments/' || run.deployment || '/create_flow_run',
+      api || '/deployments/' || run.deployment || '/create_flow_run',
       jsonb_build_object('parameters', jsonb_build_object('trigger', 'pg_cron'),
                          'idempotency_key', run.idempotency_key),
-      jsonb_build_object('Authorization', kvitt.secret('kvitt_prefect_authorization')));
+      headers);
   end loop;
 end $$;
 
@@ -409,7 +414,9 @@ begin
         where jobname = 'kvitt' and username = current_user) j;
   end if;
   if to_regclass('vault.decrypted_secrets') is not null then
-    select array_agg(name) into known from vault.decrypted_secrets where decrypted_secret <> '';
+    select array_agg(name) into known from vault.decrypted_secrets
+     where name in (select s.name from kvitt.secrets_of_second_scheduler() s)
+       and decrypted_secret <> '';
   end if;
   return jsonb_build_object(
     'now', now(),
