@@ -15,7 +15,8 @@ comment on column kvitt.integrations.scheduler is
 create table kvitt.heartbeats (
   who text primary key check (who <> ''),
   since timestamptz not null default now(),
-  beaten_at timestamptz not null default now()
+  beat_at timestamptz not null default now(),
+  detail jsonb not null default '{}'
 );
 comment on table kvitt.heartbeats is
   'When each watcher was last at work: watch (in Prefect) and pg_cron (here) look at each other''s.';
@@ -62,10 +63,10 @@ grant select on kvitt.heartbeats, kvitt.deployments, kvitt.alarms to service_rol
 -- What others tell it
 
 -- A sign of life of a watcher.
-create function kvitt.beat(p_who text) returns void
+create function kvitt.beat(p_who text, p_detail jsonb default '{}') returns void
 language sql security definer set search_path = '' as $$
-  insert into kvitt.heartbeats (who) values (p_who)
-  on conflict (who) do update set beaten_at = now()
+  insert into kvitt.heartbeats (who, detail) values (p_who, p_detail)
+  on conflict (who) do update set beat_at = now(), detail = excluded.detail
 $$;
 
 -- The deployments in Prefect, {integration: id}. Integrations that it does not name stay as they
@@ -211,7 +212,7 @@ $$;
 create function kvitt.watch_the_watcher(p_silence interval) returns void
 language plpgsql set search_path = '' as $$
 declare
-  beaten timestamptz := (select beaten_at from kvitt.heartbeats where who = 'watch');
+  beaten timestamptz := (select beat_at from kvitt.heartbeats where who = 'watch');
   since timestamptz := (select since from kvitt.heartbeats where who = 'pg_cron');
 begin
   if greatest(coalesce(beaten, since), since) + p_silence > now() then
@@ -230,7 +231,7 @@ end $$;
 -- How late a period may be before a person is told.
 create function kvitt.allowed_lateness(p_integration kvitt.integrations) returns interval
 language sql stable set search_path = '' as $$
-  select make_interval(secs => coalesce((p_integration.limits ->> 'lateness')::float8, 300))
+  select make_interval(secs => coalesce((p_integration.limits ->> 'late')::float8, 300))
 $$;
 
 -- Looks at the periods that it asked for: none may be overdue. Nobody works on an overdue one.
@@ -429,7 +430,7 @@ begin
                          'required', s.required, 'there', s.name = any (coalesce(known, '{}'))))
                   from kvitt.secrets_of_second_scheduler() s),
     'job', job,
-    'heartbeats', (select coalesce(jsonb_object_agg(who, beaten_at), '{}') from kvitt.heartbeats),
+    'heartbeats', (select coalesce(jsonb_object_agg(who, beat_at), '{}') from kvitt.heartbeats),
     'integrations', (
       select coalesce(jsonb_agg(jsonb_build_object('id', i.id, 'scheduler', i.scheduler,
                'deployment', d.deployment) order by i.id), '[]')
@@ -442,7 +443,7 @@ end $$;
 
 revoke execute on all routines in schema kvitt from public;
 grant execute on function
-  kvitt.beat(text),
+  kvitt.beat(text, jsonb),
   kvitt.name_deployments(jsonb),
   kvitt.install_second_scheduler(interval),
   kvitt.uninstall_second_scheduler(),

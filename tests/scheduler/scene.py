@@ -168,7 +168,7 @@ class Scene:
         """Kill the server, and let time pass for the heartbeat as if it were long gone."""
         self.stack.prefect.process.kill()
         self.ask(
-            "update kvitt.heartbeats set beaten_at = beaten_at - %(t)s, since = since - %(t)s",
+            "update kvitt.heartbeats set beat_at = beat_at - %(t)s, since = since - %(t)s",
             t=silent_for,
         )
 

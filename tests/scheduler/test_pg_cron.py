@@ -50,6 +50,7 @@ def runs_of(running: Scene, integration: str) -> list[dict[str, object]]:
     answer = httpx.post(
         f"{running.stack.prefect.url}/api/flow_runs/filter",
         json={"deployments": {"name": {"any_": [integration]}}},
+        timeout=60,
         trust_env=False,
     )
     return answer.raise_for_status().json()
@@ -164,11 +165,10 @@ def test_with_prefect_stopped_the_database_raises_the_alarm_once_and_tells_its_e
     running.stop_prefect(silent_for=timedelta(minutes=12))
     texts = running.webhook.texts
     wait_for(lambda: any("Prefect is silent" in text for text in texts), 130, what="the alarm")
-    looked = running.ask("select max(beaten_at) from kvitt.heartbeats where who = 'pg_cron'")
+    looked = running.ask("select max(beat_at) from kvitt.heartbeats where who = 'pg_cron'")
     wait_for(  # another minute, in which it must not be told again
         lambda: (
-            running.ask("select max(beaten_at) from kvitt.heartbeats where who = 'pg_cron'")
-            > looked
+            running.ask("select max(beat_at) from kvitt.heartbeats where who = 'pg_cron'") > looked
         ),
         130,
         what="another look",

@@ -99,8 +99,9 @@ class Database:
 
     def beat(self, who: str, ago: timedelta) -> None:
         self.ask(
-            "insert into kvitt.heartbeats values (%(who)s, now() - %(ago)s, now() - %(ago)s)"
-            " on conflict (who) do update set beaten_at = excluded.beaten_at",
+            "insert into kvitt.heartbeats (who, since, beat_at)"
+            " values (%(who)s, now() - %(ago)s, now() - %(ago)s)"
+            " on conflict (who) do update set beat_at = excluded.beat_at",
             who=who,
             ago=ago,
         )
