@@ -89,16 +89,18 @@ class Scene:
     def run_periods(self, number: int, say: Callable[[str], None]) -> list[datetime]:
         """Let minutes pass: each with new claims, and a cold function half a minute before due."""
         due = self.next_due()
-        for n in range(number):
+        for _ in range(number):
             self.approve(ALONE, 2)
             self.approve(BOTH, 1)
             # A function that is used each minute stays warm. Here somebody ends it, as a platform
-            # does after a while, before the pre-warm: the first time in any case, later once the
-            # run before needs it no more.
-            before = due - timedelta(seconds=31.5)
-            wait_until(before if n == 0 else due - timedelta(seconds=50))
-            if n == 0 or self.settled_by(before):
+            # does after a while, before the pre-warm, once the run before needs it no more. The
+            # first time there is no worker yet, and so no run that could wake it again.
+            wait_until(due - timedelta(seconds=50))
+            if self.settled_by(due - timedelta(seconds=32)) or not self.worker.alive:
                 self.stack.supabase.functions.end_workers()
+            wait_until(due - timedelta(seconds=29))
+            if not self.worker.alive:
+                self.worker.start()
             wait_until(due)
             say(f"{due:%H:%M} is due")
             due += MINUTE
@@ -195,6 +197,7 @@ def scene(home: Home, *, both: str, say: Callable[[str], None]) -> Iterator[Scen
         for one in loaded:
             stack.run("prefect", "deployment", "run", f"sync/{one}", "--watch")
         it = Scene(stack=stack, loaded=loaded, worker=worker, webhook=webhook)
+        worker.stop()  # `run_periods` starts it again
         _reschedule(it, both)
         _tell_secrets(it)
         say(stack.run("kvitt", "scheduler", "install"))
