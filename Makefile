@@ -1,6 +1,6 @@
 # Everything a person does here, by name. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test crash year bench check format lock clean
+.PHONY: help install demo up down test crash year bench scheduler check format lock clean
 
 PYTHON ?= python3
 venv   := .venv
@@ -48,6 +48,9 @@ crash: install ## break everything, everywhere, and count what is in the books (
 year: install ## a year of 20,000 vouchers to each vendor, audited to the øre (5 minutes)
 	@$(bin)/python -m tests.year $(if $(VOUCHERS),--vouchers $(VOUCHERS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(VENDOR),--vendor $(VENDOR))
+
+scheduler: install ## the second scheduler on a real pg_cron, PERIODS=20 minutes and a stopped Prefect
+	@$(bin)/python -m tests.scheduler $(if $(PERIODS),--periods $(PERIODS))
 
 # ONLY='drift': one of them. The last line of its output is JSON.
 bench: install ## measure, on real parts and two cores (30 minutes)

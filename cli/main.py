@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli import files, mapping
+from cli import files, mapping, scheduler
 from cli.facts import facts
 from kvitt import planning, sync
 from kvitt.domain.budget import Purpose, forecast
 from kvitt.domain.errors import KvittError
 from kvitt.domain.follow_ups import as_rows, in_brief
+from kvitt.domain.integrations import Scheduler
 from kvitt.domain.money import Totals
 from kvitt.domain.periods import key_of
 from kvitt.domain.receipts import as_text
@@ -59,6 +60,8 @@ app.add_typer(records, name="records", no_args_is_help=True)
 mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
 app.add_typer(mappings, name="mapping", no_args_is_help=True)
 app.command()(facts)
+second_scheduler = typer.Typer(help="The second scheduler: pg_cron, in the database.")
+app.add_typer(second_scheduler, name="scheduler", no_args_is_help=True)
 
 # Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
 out = Console(width=None if sys.stdout.isatty() else 200)
@@ -507,11 +510,14 @@ def apply(
         from deployments.automations import apply_automations  # noqa: PLC0415 - Prefect is slow
         from deployments.foundations import ensure_pool, ensure_task_results  # noqa: PLC0415
         from deployments.integrations import apply as apply_deployments  # noqa: PLC0415
+        from deployments.integrations import deployment_ids  # noqa: PLC0415
 
         await ensure_task_results(project)
         await ensure_pool(pool, pool_type)
         steps = await _plan(project, pool)
         await apply_deployments(steps, project=project, pool=pool)
+        async with _ledger(project) as ledger:
+            await ledger.name_deployments(await deployment_ids())
         _show_plan(steps)
         for name in await apply_automations():
             out.print(f"[green]+[/] automation {name}")
@@ -535,6 +541,59 @@ def _show_plan(steps: list[Step]) -> None:
         out.print(f"{signs[step.change]} sync/{step.name} {step.why}".rstrip(), highlight=False)
     if not steps:
         out.print("there are no integrations yet: kvitt integrations import FILE.yaml")
+
+
+@second_scheduler.command("install")
+def install_scheduler(
+    project: Project = "kvitt",
+    *,
+    silence: Annotated[
+        int, typer.Option(min=6, help="How many minutes Prefect's watch may give no sign of life.")
+    ] = 12,
+) -> None:
+    """Put the job into pg_cron, or bring it up to date; says what is still missing."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            await ledger.install_second_scheduler(timedelta(minutes=silence))
+            found = await ledger.read_second_scheduler()
+        out.print("the second scheduler is installed")
+        for problem in scheduler.missing(found):
+            out.print(f"[yellow]but[/] {escape(problem)}", highlight=False, soft_wrap=True)
+
+    _run(work())
+
+
+@second_scheduler.command("status")
+def scheduler_status(project: Project = "kvitt") -> None:
+    """Tell what of it is there, and when it was last at work; fails if something is missing."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            found = await ledger.read_second_scheduler()
+        for line in scheduler.lines(found):
+            out.print(line, highlight=False, soft_wrap=True)
+        if problems := scheduler.missing(found):
+            raise CommandError("the second scheduler does not work: " + "; ".join(problems))
+
+    _run(work())
+
+
+@second_scheduler.command("uninstall")
+def uninstall_scheduler(project: Project = "kvitt") -> None:
+    """Take the job out of pg_cron. Extensions and secrets stay."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            await ledger.uninstall_second_scheduler()
+            found = await ledger.read_second_scheduler()
+        out.print("the second scheduler is not installed any more")
+        alone = [one.id for one in found.integrations if one.scheduler is Scheduler.PG_CRON]
+        if alone:
+            words = f"{', '.join(alone)}: only watch starts them now, minutes late"
+            out.print(f"[yellow]{words}; set their scheduler to prefect[/]", soft_wrap=True)
+
+    _run(work())
 
 
 def _yes(*, on: bool) -> str:

@@ -21,6 +21,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from flows.sync import sync
+from kvitt.domain.integrations import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -89,16 +90,34 @@ async def apply(steps: Sequence[Step], *, project: str, pool: str) -> None:
             await _deploy(step.integration, project, pool)
 
 
+async def deployment_ids() -> dict[str, str]:
+    """Return the id of each integration's deployment, which the second scheduler needs to know."""
+    async with get_client() as prefect:
+        return {d.name: str(d.id) for d in await _ours(prefect)}
+
+
 async def _deploy(integration: Integration, project: str, pool: str) -> None:
     deployment = await sync.ato_deployment(
         integration.id,
-        schedules=[Cron(integration.cron, integration.time_zone, slug=_SLUG)],
+        schedules=[
+            Cron(
+                integration.cron,
+                integration.time_zone,
+                active=_scheduled_by_prefect(integration),
+                slug=_SLUG,
+            )
+        ],
         paused=not integration.enabled,
         work_pool_name=pool,
         entrypoint_type=EntrypointType.MODULE_PATH,
         **_settings(integration, project),
     )
     await deployment.aapply()
+
+
+def _scheduled_by_prefect(integration: Integration) -> bool:
+    """Tell whether the deployment's own schedule is on; pg_cron starts the others."""
+    return integration.scheduler is not Scheduler.PG_CRON
 
 
 def _settings(integration: Integration, project: str) -> dict[str, Any]:
@@ -143,7 +162,10 @@ def _compared(
         for s in there.schedules
     ]
     return {
-        "schedule": ([(integration.cron, integration.time_zone, True)], schedules),
+        "schedule": (
+            [(integration.cron, integration.time_zone, _scheduled_by_prefect(integration))],
+            schedules,
+        ),
         "enabled": (integration.enabled, not there.paused),
         "work pool": (pool, there.work_pool_name),
         "entrypoint": (ENTRYPOINT, there.entrypoint),

@@ -41,6 +41,7 @@ async def watch(project: str = PROJECT) -> State[None]:
             if integration.enabled:
                 await planning.write_ahead(ledger, integration)
         waiting = await ledger.integrations_with_work()
+        await ledger.beat("watch")  # the second scheduler tells a person when this stops
     now = datetime.now(UTC)
     overdue = [work for work in waiting if _is_overdue(work, now)]
     missing = [work.integration_id for work in overdue if not await _start(work)]

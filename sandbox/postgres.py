@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -95,16 +95,27 @@ class Postgres:
     authenticator_password: str
 
     @classmethod
-    def start(cls, home: Home) -> Self:
-        """Make a database cluster in the home and start it. Takes about a second."""
+    def start(
+        cls,
+        home: Home,
+        *,
+        binaries: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Make a database cluster in the home and start it. Takes about a second.
+
+        `binaries` are searched for unless given; `settings` and `env` are added to ours.
+        """
         user = _unprivileged_user()
-        binaries = _reachable(find_binaries(), home, user)
+        binaries = binaries or _reachable(find_binaries(), home, user)
         password, data = secrets.token_urlsafe(24), home.path / "postgres"
-        _initdb(binaries, data, password, user)
+        _initdb(binaries, data, password, user, env or {})
         port = free_port()
         process = home.spawn(
             "postgres",
-            _server_command(binaries, data, port),
+            _server_command(binaries, data, port, {**SETTINGS, **(settings or {})}),
+            env=env,
             user=user,
             stop_signal=signal.SIGINT,  # Postgres's "fast shutdown": it waits for no client
             ready=lambda _: _answers(_url(password, port)),
@@ -244,7 +255,9 @@ def _shut_to_others(folder: Path) -> Path | None:
     return next((f for f in on_the_way if not f.stat().st_mode & stat.S_IXOTH), None)
 
 
-def _initdb(binaries: Path, data: Path, password: str, user: str | None) -> None:
+def _initdb(
+    binaries: Path, data: Path, password: str, user: str | None, env: Mapping[str, str]
+) -> None:
     """Make the cluster, owned by the user that will run it. Raises StartError."""
     data.mkdir(mode=0o700)
     password_file = data.with_name("postgres.password")
@@ -261,13 +274,17 @@ def _initdb(binaries: Path, data: Path, password: str, user: str | None) -> None
     made = subprocess.run(
         [
             *(binaries / "initdb", "--pgdata", data, "--pwfile", password_file),
-            *("--username=postgres", "--auth=scram-sha-256", "--no-sync", "--encoding=UTF8"),
+            *("--username=postgres", "--no-sync", "--encoding=UTF8"),
+            # There is no socket, unless somebody asks for one in the cluster's own folder, which
+            # only its user may enter.
+            *("--auth-host=scram-sha-256", "--auth-local=trust"),
             f"--locale={'en_US.UTF-8' if sys.platform == 'darwin' else 'C.UTF-8'}",
         ],
         user=user,
         group=user and pwd.getpwnam(user).pw_gid,
         extra_groups=[] if user else None,
         cwd=data.parent,
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         check=False,
@@ -277,9 +294,11 @@ def _initdb(binaries: Path, data: Path, password: str, user: str | None) -> None
         raise StartError(f"initdb failed:\n{made.stderr}")
 
 
-def _server_command(binaries: Path, data: Path, port: int) -> list[str]:
-    settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
-    return [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings]
+def _server_command(
+    binaries: Path, data: Path, port: int, settings: Mapping[str, str]
+) -> list[str]:
+    given = [f"--{name}={value}" for name, value in settings.items()]
+    return [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *given]
 
 
 def _answers(url: str) -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sandbox.audit import Findings
+    from sandbox.postgres import Postgres
     from sandbox.processes import Home, Process
 
 EXAMPLES = CHECKOUT / "examples"
@@ -73,10 +74,12 @@ class Stack:
     prefect: PrefectServer
 
     @classmethod
-    def start(cls, home: Home, *, say: Callable[[str], None]) -> Self:
+    def start(
+        cls, home: Home, *, say: Callable[[str], None], postgres: Postgres | None = None
+    ) -> Self:
         """Start the parts; nothing is in them yet. Raises StartError."""
         say("starting Postgres, PostgREST and the Edge Functions")
-        supabase = Supabase.start(home)
+        supabase = Supabase.start(home, postgres=postgres)
         say("starting Xledger and Business Central (simulators)")
         xledger = _vendor(home, "xledger")
         business_central = _vendor(home, "business_central")

@@ -67,10 +67,15 @@ class Supabase:
     gateway: Process
 
     @classmethod
-    def start(cls, home: Home, project: Path = CHECKOUT) -> Self:
-        """Start all parts for the project whose `supabase` folder this is. Raises StartError."""
+    def start(
+        cls, home: Home, project: Path = CHECKOUT, *, postgres: Postgres | None = None
+    ) -> Self:
+        """Start all parts for the project whose `supabase` folder this is. Raises StartError.
+
+        `postgres` is one that runs already, as where it is to have pg_cron.
+        """
         keys = Keys.generate()
-        postgres = Postgres.start(home)
+        postgres = postgres or Postgres.start(home)
         api = read_config(project / "supabase").get("api", {})
         postgrest = Postgrest.start(home, postgres, jwt_secret=keys.jwt_secret, api=api)
         settings = Settings(

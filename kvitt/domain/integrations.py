@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -66,6 +67,14 @@ class Timeouts(Part):
     function: float = Field(default=150, gt=0)
 
 
+class Scheduler(StrEnum):
+    """Who asks for an integration's runs when a period is due."""
+
+    PREFECT = "prefect"
+    PG_CRON = "pg_cron"
+    BOTH = "both"
+
+
 class Integration(Part):
     """One integration. `connection` names the Prefect block that opens it, of the vendor's type."""
 
@@ -81,6 +90,7 @@ class Integration(Part):
     limits: Limits = Field(default_factory=Limits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     enabled: bool = True
+    scheduler: Scheduler = Scheduler.PREFECT
 
     @model_validator(mode="after")
     def _not_before_time(self) -> Self:

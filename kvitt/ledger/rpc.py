@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import stamina
@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
 from kvitt.domain.follow_ups import FollowUp
-from kvitt.domain.integrations import Integration
+from kvitt.domain.integrations import Integration, Scheduler
 from kvitt.domain.periods import Period, PeriodState
 from kvitt.domain.records import TakenRecord
 from kvitt.ports import Chunk, Claim, Grant, Looks
@@ -27,7 +27,6 @@ from kvitt.ports import Chunk, Claim, Grant, Looks
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from datetime import datetime, timedelta
-    from uuid import UUID
 
     from supabase import AsyncClient
 
@@ -547,6 +546,28 @@ class SupabaseLedger:
         """Keep a task's result; the first one under a key stays."""
         await self._call("write_task_result", p_key=key, p_content=content)
 
+    # -- the second scheduler ----------------------------------------------------------------------
+
+    async def beat(self, who: str) -> None:
+        """Give a watcher's sign of life."""
+        await self._call("beat", p_who=who)
+
+    async def name_deployments(self, ids: Mapping[str, str]) -> None:
+        """Tell the ledger the id of each integration's deployment in Prefect."""
+        await self._call("name_deployments", p_deployments=dict(ids))
+
+    async def install_second_scheduler(self, silence: timedelta) -> None:
+        """Put pg_cron's job there; `silence` is how long `watch` may give no sign of life."""
+        await self._call("install_second_scheduler", p_silence=_interval(silence))
+
+    async def uninstall_second_scheduler(self) -> None:
+        """Take pg_cron's job away."""
+        await self._call("uninstall_second_scheduler")
+
+    async def read_second_scheduler(self) -> SecondScheduler:
+        """Return what of the second scheduler is there."""
+        return SecondScheduler.model_validate(await self._call("second_scheduler"))
+
     # -- calls -------------------------------------------------------------------------------------
 
     async def _call(self, function: str, /, **arguments: Any) -> Any:
@@ -619,6 +640,52 @@ class Spending(BaseModel):
     paid: bool
     warned_at: AwareDatetime | None
     now: AwareDatetime
+
+
+class Secret(BaseModel):
+    """A secret that the second scheduler reads from Vault: its name, not its content."""
+
+    name: str
+    what: str
+    required: bool
+    there: bool
+
+
+class Job(BaseModel):
+    """The job of pg_cron, as `cron.job` has it."""
+
+    schedule: str
+    command: str
+    active: bool
+    username: str
+
+
+class Scheduled(BaseModel):
+    """An integration that pg_cron is to start, and its deployment where that is known."""
+
+    id: str
+    scheduler: Scheduler
+    deployment: UUID | None
+
+
+class Alarm(BaseModel):
+    """An incident that goes on, as the database told it (or could not yet)."""
+
+    raised_at: AwareDatetime
+    words: str
+    told: bool
+
+
+class SecondScheduler(BaseModel):
+    """What of the second scheduler is there, and when the two watchers were last at work."""
+
+    now: AwareDatetime
+    extensions: dict[str, bool]
+    secrets: list[Secret]
+    job: Job | None
+    heartbeats: dict[str, AwareDatetime]
+    integrations: list[Scheduled]
+    alarms: list[Alarm]
 
 
 class Work(BaseModel):

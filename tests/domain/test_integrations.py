@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from kvitt.domain.integrations import Integration
+from kvitt.domain.integrations import Integration, Scheduler
 from tests.cast import CAST, NORDVEST, TOUR
 
 
@@ -66,6 +66,13 @@ def test_account_numbers_may_come_without_quotes() -> None:
     read = Integration.model_validate(told(mapping=mapping)).mapping
     assert read.accounts == {"travel": "7140"}
     assert read.parties == {"101": "ANS-101"}
+
+
+def test_prefect_starts_an_integration_unless_told_else() -> None:
+    assert NORDVEST.scheduler is Scheduler.PREFECT
+    assert Integration.model_validate(told(scheduler="both")).scheduler is Scheduler.BOTH
+    with pytest.raises(ValidationError, match="'prefect', 'pg_cron' or 'both'"):
+        Integration.model_validate(told(scheduler="cron"))
 
 
 def test_a_setting_cannot_be_changed_in_passing() -> None:
