@@ -258,4 +258,5 @@ _TIMES = {
     "periods": ("leased_until", "not_before"),
     "chunks": ("intended_at", "decided_at", "not_before"),
     "attempts": ("ended_at",),
+    "incidents": ("seen_at",),
 }

@@ -78,6 +78,7 @@ class Limits(_Part):
     absence_gap: float | None = Field(default=None, ge=0)
     warm_up: float = Field(default=60, ge=0, le=600)
     set_aside: int = Field(default=25, ge=0)
+    late: float = Field(default=300, ge=60, le=86_400)
 
 
 class Timeouts(_Part):
@@ -90,7 +91,10 @@ class Timeouts(_Part):
 
 
 class Integration(_Part):
-    """One integration. `connection` names the Prefect block that opens it, of the vendor's type."""
+    """One integration. `connection` names the Prefect block that opens it, of the vendor's type.
+
+    `ping` names a Prefect block of type Secret: the address of a watcher outside, which is one.
+    """
 
     id: Identifier
     organisation: NonEmpty
@@ -104,6 +108,7 @@ class Integration(_Part):
     limits: Limits = Field(default_factory=Limits)
     timeouts: Timeouts = Field(default_factory=Timeouts)
     enabled: bool = True
+    ping: NonEmpty | None = None
 
     @model_validator(mode="after")
     def _not_before_time(self) -> Self:

@@ -30,6 +30,8 @@ TABLES = {
     "cold_starts",
     "set_aside",
     "decisions",
+    "incidents",
+    "heartbeats",
     "task_results",
 }
 STRANGERS = ("anon", "authenticated")
