@@ -528,17 +528,16 @@ def apply(project: Project = "kvitt", pool: Pool = "kvitt", notify: Notify = Non
 
 
 async def _apply_notifications(named: str | None) -> list[str]:
-    from deployments import automations  # noqa: PLC0415 - Prefect is slow
+    from deployments.automations import apply_notifications  # noqa: PLC0415 - Prefect is slow
 
-    block = await automations.who_is_told(named)
-    if block is None:
+    created = await apply_notifications(named)
+    if created is None:
         err.print(
             "nobody is told when a period is late, missed, uncertain or failed: name a block "
         )
         err.print("that tells somebody, once: kvitt apply --notify slack-webhook/NAME")
         return []
-    found = await automations.notifying_block(block)
-    return await automations.apply_automations(automations.notifications(found))
+    return created
 
 
 async def _plan(project: str, pool: str) -> list[Step]:

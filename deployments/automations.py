@@ -91,16 +91,20 @@ def notifications(block: UUID) -> list[AutomationCore]:
     ]
 
 
-async def who_is_told(named: str | None) -> str | None:
-    """Return the block that tells people, `type/name`: the one named now, or the last one named."""
-    if named is not None:
-        await Variable.aset(_REMEMBERED, named, overwrite=True)
-        return named
-    remembered = await Variable.aget(_REMEMBERED)
-    return None if remembered is None else str(remembered)
+async def apply_notifications(named: str | None) -> list[str] | None:
+    """Have people told by a block, `type/name`: the one named now, or the last one named.
+
+    Returns the names of the automations that were created; None where no block was ever named.
+    """
+    block = named or await Variable.aget(_REMEMBERED)
+    if block is None:
+        return None
+    found = await _notifying_block(str(block))
+    await Variable.aset(_REMEMBERED, str(block), overwrite=True)
+    return await apply_automations(notifications(found))
 
 
-async def notifying_block(named: str) -> UUID:
+async def _notifying_block(named: str) -> UUID:
     """Return the id of a notification block; BlockMissing where there is none of that name."""
     kind, _, name = named.partition("/")
     async with get_client() as prefect:

@@ -610,4 +610,4 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _interval(length: timedelta) -> str:
-    return f"{length.total_seconds()} seconds"
+    return f"{length.total_seconds():f} seconds"  # Postgres reads no 2.1e-05

@@ -153,7 +153,7 @@ begin
   on conflict (kind, subject) where ended_at is null do update set
     due_at = excluded.due_at, periods = excluded.periods, what = excluded.what, seen_at = now();
   update kvitt.incidents i set ended_at = now()
-   where i.ended_at is null and i.seen_at < now() and i.kind not in ('unreadable', 'unaligned')
+   where i.ended_at is null and i.seen_at <> now() and i.kind not in ('unreadable', 'unaligned')
      and (p_integration is null or i.integration_id = p_integration);
 end $$;
 
