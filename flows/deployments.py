@@ -4,8 +4,8 @@
 line and, each five minutes, by the flow `watch`, which is why they lie here.
 
 A deployment that is as it should be is not touched: Prefect deletes and recreates the coming runs
-of whatever is redeployed, late ones too. Those are not lost: the calendar has their periods, and
-`watch` starts what is overdue.
+of whatever is redeployed, and deletes late ones of what is paused. Those are not lost: the calendar
+has their periods, and `watch` starts what is overdue.
 """
 
 from __future__ import annotations

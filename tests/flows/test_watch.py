@@ -88,31 +88,23 @@ def watch(running: Running) -> str:
 
 def test_a_deploy_loses_no_late_run(running: Running, tmp_path: Path) -> None:
     """prefect #17764: a deploy deleted late runs."""
-    integration = enrolled(running, tmp_path, "late-run", enabled=False)
-    running.stack.run("kvitt", "apply")
     running.worker.stop()
     try:
-        late = api(
-            running,
-            "POST",
-            f"deployments/{deployment(running, 'late-run')['id']}/create_flow_run",
-            {"state": {"type": "SCHEDULED"}},
-        )
+        on = enrolled(running, tmp_path, "late-run")
+        running.stack.run("kvitt", "apply")
+        where = f"deployments/{deployment(running, 'late-run')['id']}/create_flow_run"
+        late = api(running, "POST", where, {"state": {"type": "SCHEDULED"}})
         with prefect_database(running) as database:
             database.execute(
                 "update flow_run set auto_scheduled = true, expected_start_time = now()"
                 " - interval '10 minutes' where id = %s",
                 [late["id"]],
             )
-        enrolled(
-            running,
-            tmp_path,
-            "late-run",
-            organisation="Fjordby IL",
-            first_period=integration["first_period"],
-            cron=integration["cron"],
-        )
+        enrolled(running, tmp_path, "late-run", **{**on, "organisation": "Fjordby IL"})
         running.stack.run("kvitt", "apply")
+        assert api(running, "GET", f"flow_runs/{late['id']}")["state_type"] == "SCHEDULED"
+        # What a deploy keeps, a pause deletes: by a person, or by another version of Prefect.
+        api(running, "POST", f"deployments/{late['deployment_id']}/pause_deployment")
         with pytest.raises(httpx.HTTPStatusError, match="404"):
             api(running, "GET", f"flow_runs/{late['id']}")
     finally:

@@ -55,6 +55,9 @@ class ClockedProject:
         migrate(url, clocked)
         return cls(database=database)
 
+    def close(self) -> None:
+        self.database.close()
+
     def set_clock(self, moment: datetime) -> None:
         self.database.execute("select set_config('sim.now', %s, false)", [moment.isoformat()])
 

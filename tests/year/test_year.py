@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count, pairwise
@@ -266,7 +267,11 @@ def triggers() -> list[tuple[datetime, Integration]]:
 async def test_in_a_year_of_outages_each_period_settles_once_and_each_miss_is_told_in_time(
     supabase: Supabase, seed: int
 ) -> None:
-    project = ClockedProject.create(supabase.postgres, f"year_{seed}")
+    with closing(ClockedProject.create(supabase.postgres, f"year_{seed}")) as project:
+        await live_and_compare(project, seed)
+
+
+async def live_and_compare(project: ClockedProject, seed: int) -> None:
     fate = Fate(draw=random.Random(seed))  # noqa: S311 - fate, not a secret
     year = Year(project=project, fate=fate, books=Books(fate=fate.draw, project=project))
     year.at(BEGIN)
@@ -328,15 +333,13 @@ def told_in_time(year: Year, key: str, who: str, due: datetime) -> bool:
     allowed = due + LATE + WORST_CLOCK
     first_look = next((moment for moment in year.watched if moment >= allowed), END)
     by = min(first_look, max(year.started[key], due + LATE))
-    opened = [
-        m
-        for m, i in year.told
-        if i.integration_id == who and i.event in ("kvitt.period.late", "kvitt.period.missed")
+    told = [
+        (moment, incident.event == "kvitt.incident.over")
+        for moment, incident in year.told
+        if incident.integration_id == who and incident.kind in ("late", "missed")
     ]
-    ended = [
-        m for m, i in year.told if i.integration_id == who and i.event == "kvitt.incident.over"
-    ]
-    return sum(m <= by for m in opened) > sum(m < due for m in ended)
+    opened = sum(moment <= by for moment, over in told if not over)
+    return opened > sum(moment < due for moment, over in told if over)
 
 
 def open_incidents(project: ClockedProject) -> list[Any]:
