@@ -25,7 +25,7 @@ from kvitt.domain.reconcile import FoundVoucher
 from kvitt.ledger import SupabaseLedger
 from kvitt.ports import ClaimOutcome, Habits, Page, Pong, Trigger
 from tests.cast import FJORDBY, HOUR, MINUTE, NORDVEST, TOUR, another, claim_for_travel
-from tests.year.clock import ClockedProject, Killed
+from tests.outages.clock import ClockedProject, Killed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
