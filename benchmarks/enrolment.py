@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from deployments.foundations import ensure_pool
-from deployments.integrations import Change, apply, plan
+from flows.deployments import Change, apply, plan
 from flows.sync import PROJECT
 from kvitt import planning
 from kvitt.domain.integrations import Integration
@@ -22,7 +22,7 @@ from kvitt.ledger import SupabaseLedger
 from kvitt.project import open_project
 
 if TYPE_CHECKING:
-    from deployments.integrations import Step
+    from flows.deployments import Step
 
 _AT_ONCE = 4
 

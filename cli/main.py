@@ -41,12 +41,12 @@ from kvitt.vendors import VENDORS, exact_json
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 
-    from deployments.integrations import Step
+    from flows.deployments import Step
     from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
     from kvitt.domain.records import Record
     from kvitt.domain.vouchers import Voucher
-    from kvitt.ledger.rpc import Integrations, Spending
+    from kvitt.ledger.rpc import Integrations, Progress, Spending
 
 app = typer.Typer(
     help="Carries approved records into accounting systems, exactly once, and proves it.",
@@ -77,7 +77,16 @@ PoolType = Annotated[
     ),
 ]
 By = Annotated[str, typer.Option(help="Who decides; it is kept.", default_factory=getpass.getuser)]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        envvar="KVITT_NOTIFY",
+        help="The notification block that tells people, TYPE/NAME; remembered.",
+    ),
+]
 _BATCH = 500
+_SHOWN = 3
+_POLL_SECONDS = 2
 
 
 def _due(text: str) -> datetime:
@@ -140,7 +149,10 @@ def import_integrations(file: Path, project: Project = "kvitt", *, dry_run: bool
         async with _ledger(project) as ledger:
             there = {i.id: i for i in (await ledger.read_integrations()).valid}
             for integration in wanted:
-                _show_difference(there.get(integration.id), integration)
+                before = there.get(integration.id)
+                _show_difference(before, integration)
+                if before is not None and _schedule(before) != _schedule(integration):
+                    _show_rescheduled(integration, await planning.reschedule(ledger, integration))
                 if not dry_run:
                     await ledger.save_integration(integration)
                     await planning.write_ahead(ledger, integration)
@@ -161,6 +173,30 @@ def _show_difference(before: Integration | None, after: Integration) -> None:
     for name in changed:
         difference = escape(f"{name}: {was[name]} → {becomes[name]}")
         out.print(f"[yellow]~ {after.id}[/] {difference}", highlight=False, soft_wrap=True)
+
+
+def _schedule(integration: Integration) -> tuple[str, str, datetime]:
+    return integration.cron, integration.time_zone, integration.first_period
+
+
+def _show_rescheduled(integration: Integration, change: planning.Rescheduled) -> None:
+    """Show which planned periods a changed schedule takes out, and which it puts in."""
+    if not change.go and not change.come:
+        out.print("    no planned period changes")
+        return
+    out.print(f"    periods that go:   {_moments(integration, change.go)}", highlight=False)
+    since = ""
+    if change.come and change.opens_at is not None:
+        since = f"; the first takes up at {integration.local(change.opens_at):%Y-%m-%d %H:%M}"
+    coming = _moments(integration, change.come)
+    out.print(f"    periods that come: {coming}{since}", highlight=False, soft_wrap=True)
+
+
+def _moments(integration: Integration, due: list[datetime]) -> str:
+    """Name the first due times by the organisation's clocks, and how many more there are."""
+    shown = ", ".join(f"{integration.local(moment):%Y-%m-%d %H:%M}" for moment in due[:_SHOWN])
+    more = f" and {len(due) - _SHOWN} more" if len(due) > _SHOWN else ""
+    return f"{shown}{more}, {integration.time_zone}" if due else "none"
 
 
 @integrations.command("list")
@@ -491,6 +527,115 @@ def _row_of(spending: Spending, purposes: Sequence[Purpose]) -> Iterator[str]:
 
 
 @app.command()
+def backfill(
+    integration: str,
+    since: Annotated[datetime, typer.Option("--from", parser=_due, help="From when on, in UTC.")],
+    until: Annotated[
+        datetime | None, typer.Option("--to", parser=_due, help="Up to when; else up to now.")
+    ] = None,
+    pace: Annotated[float, typer.Option(min=0, help="Seconds between two periods.")] = 0,
+    project: Project = "kvitt",
+    *,
+    wait: Annotated[bool, typer.Option(help="Stay, and show the progress.")] = False,
+) -> None:
+    """Bring past periods up to date, in order: also ones before the calendar's first.
+
+    The calendar is written on into the past first. Ask again at any time: what is done stays done.
+    """
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            who = await ledger.read_integration(integration)
+            await planning.write_ahead(ledger, who)
+            await _check_end(ledger, who, until)
+            new = await planning.extend_back(ledger, who, since=since, pace=timedelta(seconds=pace))
+            out.print(f"{new} periods were written into the past", highlight=False)
+            upto = until or datetime.now(UTC)
+            seen = await _show_progress(ledger, integration, since, upto)
+            while wait and not seen.finished:
+                await asyncio.sleep(_POLL_SECONDS)
+                seen = await _show_progress(ledger, integration, since, upto, before=seen)
+        if not seen.finished:
+            command = f"prefect deployment run sync/{integration}"
+            out.print(f"it goes on within five minutes; at once: {command}", highlight=False)
+
+    _run(work())
+
+
+async def _check_end(ledger: SupabaseLedger, who: Integration, until: datetime | None) -> None:
+    """Refuse an end before the calendar's beginning, since a calendar has no gap."""
+    first = await ledger.first_period(who.id)
+    if until is not None and until < first.opens_at:
+        raise CommandError(
+            f"the calendar of {who.id} begins at {first.opens_at:%Y-%m-%dT%H:%MZ}, and has no gap: "
+            "leave --to out, or let it be that time or a later one"
+        )
+
+
+async def _show_progress(
+    ledger: SupabaseLedger,
+    integration: str,
+    since: datetime,
+    until: datetime,
+    *,
+    before: Progress | None = None,
+) -> Progress:
+    seen = await ledger.progress(integration, since=since, until=until)
+    if seen != before:
+        words = f"{seen.settled} of {seen.periods} periods settled, {seen.vouchers} vouchers"
+        if seen.failed:
+            words += f"; {seen.failed} wait for a person: kvitt periods {integration}"
+        if seen.next_at is not None:
+            words += f"; the next not before {seen.next_at:%H:%M:%S} UTC"
+        out.print(words, highlight=False)
+    return seen
+
+
+@app.command()
+def incidents(
+    project: Project = "kvitt",
+    *,
+    over: Annotated[bool, typer.Option("--all", help="Those that are over as well.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+) -> None:
+    """Show what is wrong now: late, missed, uncertain, failed or stuck periods, silent watchers."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            table = Table("since", "kind", "what", "told", "over")
+            for one in await ledger.read_incidents(limit=limit, over=over):
+                ended = "" if one.ended_at is None else f"{one.ended_at:%Y-%m-%d %H:%M}"
+                told = _yes(on=one.told_at is not None)
+                since = f"{one.since:%Y-%m-%d %H:%M}"
+                table.add_row(since, one.kind, escape(one.what), told, ended)
+            out.print(table)
+
+    _run(work())
+
+
+@app.command()
+def watchers(
+    project: Project = "kvitt",
+    *,
+    forget: Annotated[
+        str | None, typer.Option(help="One that was taken away for good: expect it no more.")
+    ] = None,
+) -> None:
+    """Show the last sign of life of each watcher."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            if forget is not None and not await ledger.forget_watcher(forget):
+                raise CommandError(f"there is no watcher {forget}; see: kvitt watchers")
+            table = Table("watcher", "last sign of life (UTC)")
+            for one in await ledger.read_heartbeats():
+                table.add_row(escape(one.who), f"{one.beat_at:%Y-%m-%d %H:%M:%S}")
+            out.print(table)
+
+    _run(work())
+
+
+@app.command()
 def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
     """Show how Prefect's deployments differ from the integrations; changes nothing."""
 
@@ -502,31 +647,47 @@ def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
 
 @app.command()
 def apply(
-    project: Project = "kvitt", pool: Pool = "kvitt", pool_type: PoolType = "kvitt-warm"
+    project: Project = "kvitt",
+    pool: Pool = "kvitt",
+    pool_type: PoolType = "kvitt-warm",
+    notify: Notify = None,
 ) -> None:
     """Bring Prefect into line with the integrations: deployments, automations, result storage."""
 
     async def work() -> None:
         from deployments.automations import apply_automations  # noqa: PLC0415 - Prefect is slow
         from deployments.foundations import ensure_pool, ensure_task_results  # noqa: PLC0415
-        from deployments.integrations import apply as apply_deployments  # noqa: PLC0415
-        from deployments.integrations import deployment_ids  # noqa: PLC0415
+        from flows.deployments import apply as apply_deployments  # noqa: PLC0415
+        from flows.deployments import deployment_ids  # noqa: PLC0415
 
         await ensure_task_results(project)
         await ensure_pool(pool, pool_type)
         steps = await _plan(project, pool)
         await apply_deployments(steps, project=project, pool=pool)
         async with _ledger(project) as ledger:
-            await ledger.name_deployments(await deployment_ids())
+            await ledger.name_deployments(await deployment_ids(project))
         _show_plan(steps)
-        for name in await apply_automations():
+        for name in await apply_automations() + await _apply_notifications(notify):
             out.print(f"[green]+[/] automation {name}")
 
     _run(work())
 
 
+async def _apply_notifications(named: str | None) -> list[str]:
+    from deployments.automations import apply_notifications  # noqa: PLC0415 - Prefect is slow
+
+    created = await apply_notifications(named)
+    if created is None:
+        err.print(
+            "nobody is told when a period is late, missed, uncertain or failed: name a block "
+        )
+        err.print("that tells somebody, once: kvitt apply --notify slack-webhook/NAME")
+        return []
+    return created
+
+
 async def _plan(project: str, pool: str) -> list[Step]:
-    from deployments.integrations import plan as compare  # noqa: PLC0415 - Prefect is slow
+    from flows.deployments import plan as compare  # noqa: PLC0415 - Prefect is slow
 
     async with _ledger(project) as ledger:
         integrations = await ledger.read_integrations()
@@ -538,7 +699,8 @@ async def _plan(project: str, pool: str) -> list[Step]:
 def _show_plan(steps: list[Step]) -> None:
     signs = {"create": "[green]+[/]", "update": "[yellow]~[/]", "pause": "[red]-[/]", "keep": "="}
     for step in steps:
-        out.print(f"{signs[step.change]} sync/{step.name} {step.why}".rstrip(), highlight=False)
+        line = escape(f"sync/{step.name} {step.why}".rstrip())
+        out.print(f"{signs[step.change]} {line}", highlight=False, soft_wrap=True)
     if not steps:
         out.print("there are no integrations yet: kvitt integrations import FILE.yaml")
 

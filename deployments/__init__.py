@@ -1,5 +1,5 @@
-"""Deployments and automations as data, and the code that brings Prefect into line with them.
+"""Automations as data, what the deployments stand on, and the code that brings Prefect into line.
 
 The deployments that never change (the flow `watch`) are in prefect.yaml; the ones that follow the
-integrations table are made here.
+integrations table are made by `flows/deployments.py`, which `watch` calls as well.
 """

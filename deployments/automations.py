@@ -9,12 +9,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from prefect.client.orchestration import get_client
-from prefect.events.actions import RunDeployment
+from prefect.events.actions import RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.variables import Variable
+
+from blocks.loading import BlockMissing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
 # A run that crashed (its process was killed, its machine went away) left its period with a lease
 # that runs out by itself. Running the deployment again is harmless at any time: the ledger decides.
@@ -44,6 +49,73 @@ CRASHED = AutomationCore(
 )
 
 AUTOMATIONS: Sequence[AutomationCore] = (CRASHED,)
+
+# What is told to people, and how the message is headed. The text comes with the event.
+NOTIFICATIONS = {
+    "kvitt.period.late": "kvitt: late",
+    "kvitt.period.missed": "kvitt: missed",
+    "kvitt.period.uncertain": "kvitt: uncertain",
+    "kvitt.period.failed": "kvitt: failed, a person is needed",
+    "kvitt.period.stuck": "kvitt: stuck",
+    "kvitt.watcher.silent": "kvitt: a watcher is silent",
+    "kvitt.integration.unreadable": "kvitt: an integration cannot be read",
+    "kvitt.deployments.unaligned": "kvitt: the deployments are not in line",
+    "kvitt.incident.over": "kvitt: over",
+}
+_REMEMBERED = "kvitt_notify"
+
+
+def notifications(block: UUID) -> list[AutomationCore]:
+    """Return an automation for each event that people are told of, with the block that tells them.
+
+    The ledger sees to it that an incident comes as one event, so each of them is passed on.
+    """
+    return [
+        AutomationCore(
+            name=f"kvitt: tell of {event.removeprefix('kvitt.')}",
+            description=f"Each event {event} is passed on to people.",
+            trigger=EventTrigger(
+                expect={event},
+                match=ResourceSpecification({"prefect.resource.id": "kvitt.*"}),
+                posture=Posture.Reactive,
+                threshold=1,
+                within=timedelta(0),
+            ),
+            actions=[
+                SendNotification(
+                    block_document_id=block, subject=subject, body="{{ event.payload.text }}"
+                )
+            ],
+        )
+        for event, subject in NOTIFICATIONS.items()
+    ]
+
+
+async def apply_notifications(named: str | None) -> list[str] | None:
+    """Have people told by a block, `type/name`: the one named now, or the last one named.
+
+    Returns the names of the automations that were created; None where no block was ever named.
+    """
+    block = named or await Variable.aget(_REMEMBERED)
+    if block is None:
+        return None
+    found = await _notifying_block(str(block))
+    await Variable.aset(_REMEMBERED, str(block), overwrite=True)
+    return await apply_automations(notifications(found))
+
+
+async def _notifying_block(named: str) -> UUID:
+    """Return the id of a notification block; BlockMissing where there is none of that name."""
+    kind, _, name = named.partition("/")
+    async with get_client() as prefect:
+        try:
+            found = await prefect.read_block_document_by_name(name, kind, include_secrets=False)
+        except ObjectNotFound as error:
+            raise BlockMissing(
+                f"there is no block {named}: create it in the Prefect UI under Blocks, and name it "
+                "as its type and its name, like slack-webhook/finance"
+            ) from error
+    return found.id
 
 
 async def apply_automations(wanted: Sequence[AutomationCore] = AUTOMATIONS) -> list[str]:

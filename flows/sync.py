@@ -10,20 +10,23 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
-from datetime import datetime  # noqa: TC003 - Prefect reads the flow's signature
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import flow, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from blocks import SupabaseProject, TaskResults
 from blocks.loading import forget_block, load_block
+from blocks.watchers import outside_watcher
 from flows.connections import open_connection
+from flows.incidents import tell
 from kvitt import planning
 from kvitt import sync as way
 from kvitt.attempts import failed_words
@@ -37,6 +40,7 @@ from kvitt.domain.errors import (
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
+from kvitt.pings import seen_from_outside
 from kvitt.ports import Claim, ClaimOutcome, Trigger
 from kvitt.retries import explain_retries
 
@@ -155,6 +159,8 @@ async def sync(
     period: datetime | None = None,
     trigger: str | None = None,
     mended: str | None = None,
+    back_to: datetime | None = None,
+    pace: float = 0,
     project: str = PROJECT,
 ) -> State[Any]:
     """Bring an integration up to date: each period that is due and unfinished, in order.
@@ -165,14 +171,23 @@ async def sync(
         trigger: Who asks: schedule, person, watch, pg_cron or automation. Known by itself for runs
             that a schedule or a person starts.
         mended: What a person has mended of a failed period, which then goes on; kept as the reason.
+        back_to: Fill in earlier periods first, back to the first one due at or after this time.
+        pace: How many seconds the periods that are filled in are apart.
         project: The name of the blocks SupabaseProject and TaskResults.
     """
     results = await load_block(TaskResults, project, max_age=_BLOCKS_SECONDS)
     supabase = await load_block(SupabaseProject, project, max_age=_BLOCKS_SECONDS)
     try:
         async with supabase.open() as client:
+            ledger = SupabaseLedger(client)
+            who = await ledger.read_integration(integration)
+            await planning.write_ahead(ledger, who)
+            if back_to is not None:
+                apart = timedelta(seconds=pace)
+                await planning.extend_back(ledger, who, since=back_to, pace=apart)
+            await tell(ledger, integration)  # that it is late, before it begins at last
             return await _bring_up_to_date(
-                client, results, integration, period, _trigger(trigger), mended
+                client, results, integration, period, await _trigger(trigger), mended
             )
     except KvittError as error:  # it says all that a reader needs; a traceback would hide it
         if isinstance(error, LedgerRefused):  # its key may have been changed in the UI
@@ -190,7 +205,6 @@ async def _bring_up_to_date(
     mended: str | None,
 ) -> State[Any]:
     ledger = SupabaseLedger(client)
-    await planning.write_ahead(ledger, await ledger.read_integration(integration_id))
     settled: list[str] = []
     while True:
         answer = await way.claim(ledger, integration_id, trigger, due_at=due_at)
@@ -207,6 +221,7 @@ async def _bring_up_to_date(
         try:
             settled.append(await _work_on(client, ledger, results, answer))
         except PeriodStopped as stopped:
+            await tell(ledger, integration_id)
             return _stopped(claim.period, stopped)
         if due_at is not None:
             break
@@ -228,7 +243,9 @@ async def _work_on(
     client: AsyncClient, ledger: SupabaseLedger, results: TaskResults, answer: way.Answer
 ) -> str:
     async with _bench(client, ledger, results, answer) as bench:
-        receipt = await _tasks(bench)
+        address = await outside_watcher(bench.attempt.integration)
+        async with seen_from_outside(address, bench.attempt.id):
+            receipt = await _tasks(bench)
     await acreate_markdown_artifact(
         key=f"receipt-{bench.period.integration_id}",
         markdown=as_markdown(receipt),
@@ -290,11 +307,11 @@ async def _nothing_done(
 
 
 def _stopped(period: Period, stopped: PeriodStopped) -> State[Any]:
+    """Say how a run ends whose period goes no further for now; incidents tell people of it."""
     if isinstance(stopped, PeriodPostponed):
         _emit("waiting", period, {"reason": str(stopped)})
         return Completed(name="Waiting", message=str(stopped))
     uncertain = isinstance(stopped, PeriodUncertain)
-    _emit("uncertain" if uncertain else "failed", period, {"reason": str(stopped)})
     return Failed(name="Uncertain" if uncertain else "Failed", message=str(stopped))
 
 
@@ -309,7 +326,7 @@ def _emit(what: str, period: Period, payload: dict[str, Any]) -> None:
     )
 
 
-def _trigger(told: str | None) -> Trigger:
+async def _trigger(told: str | None) -> Trigger:
     """Tell who asked: what we were told, or what Prefect knows of this run."""
     run = _flow_run()
     if run is None:
@@ -317,8 +334,16 @@ def _trigger(told: str | None) -> Trigger:
     return Trigger(
         kind=told or ("schedule" if run.auto_scheduled else "person"),
         scheduled_at=run.expected_start_time,
+        picked_up_at=await _picked_up_at(run),
         flow_run=str(run.id),
     )
+
+
+async def _picked_up_at(run: FlowRun) -> datetime | None:
+    """Say when a worker took this run up: it makes it Pending before it starts its process."""
+    async with get_client() as prefect:
+        states = await prefect.read_flow_run_states(run.id)
+    return min((s.timestamp for s in states if s.type is StateType.PENDING), default=None)
 
 
 def _flow_run() -> FlowRun | None:

@@ -1,78 +1,190 @@
-"""The flow `watch`: looks after the calendar, so that no period is missed unseen.
+"""The flow `watch`: looks after everything, so that no period is missed unseen.
 
-Each five minutes it writes the calendar ahead and starts a `sync` run for each integration that has
-a period overdue, or an uncertain one whose time has come. Starting one too many is harmless.
+Each five minutes, in this order:
+
+1. it gives a sign of life, for the other watcher to see;
+2. it writes the calendar ahead;
+3. it brings Prefect's deployments into line with the integrations;
+4. it marks runs as crashed that Prefect shows as running, and that nobody works on;
+5. it notes what is late, missed, uncertain, failed, stuck or silent, and tells what is new;
+6. it starts a run of each integration that has a period overdue, or an uncertain one whose time has
+   come. One too many is harmless.
+
+Each step is tried whatever became of the one before it.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Crashed, Failed
 
 from blocks import SupabaseProject
 from blocks.loading import load_block
-from flows.sync import PROJECT
+from flows import deployments
+from flows.incidents import tell
+from flows.sync import PROJECT, sync
 from kvitt import planning
-from kvitt.domain.periods import PeriodState
+from kvitt.domain.incidents import IncidentKind
+from kvitt.domain.periods import PeriodState, key_of
 from kvitt.ledger import SupabaseLedger
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+    from collections.abc import Generator
 
-    from kvitt.ledger.rpc import Work
+    from prefect.client.schemas.objects import FlowRun, State
+
+    from kvitt.ledger.rpc import Integrations, Work
+
+POOL = "kvitt"
+"""The work pool of the deployments, unless told else."""
 
 # A run that is on time needs no help. What is older than this has no run, or one that is late.
 _OVERDUE = timedelta(minutes=2)
+# One run for one try at a period; where that run never begins, as without a worker, a further one.
+_PATIENCE = timedelta(minutes=15)
+# Of a run that works, the ledger hears each half minute.
+_UNHEARD_OF = timedelta(minutes=10)
 
 
 @flow(name="watch", flow_run_name="watch", persist_result=False)
-async def watch(project: str = PROJECT) -> State[None]:
-    """Write the calendar ahead, and start what is overdue."""
+async def watch(project: str = PROJECT, pool: str = POOL) -> State[None]:
+    """Look after all integrations: calendar, deployments, dead runs, incidents, overdue periods."""
     supabase = await load_block(SupabaseProject, project)
     async with supabase.open() as client:
         ledger = SupabaseLedger(client)
+        await ledger.beat("watch", {"every_seconds": 300})
         integrations = await ledger.read_integrations()
+        troubles: dict[str, str] = {}
         for integration in integrations.valid:
             if integration.enabled:
-                await planning.write_ahead(ledger, integration)
-        waiting = await ledger.integrations_with_work()
-        await ledger.beat("watch")  # the second scheduler tells a person when this stops
-    now = datetime.now(UTC)
-    overdue = [work for work in waiting if _is_overdue(work, now)]
-    missing = [work.integration_id for work in overdue if not await _start(work)]
+                with _going_on(troubles, integration.id):
+                    await planning.write_ahead(ledger, integration)
+        with _going_on(troubles, "deployments"):
+            await _align(ledger, integrations, project, pool)
+        with _going_on(troubles, "dead runs"):
+            await _end_dead_runs(ledger, project)
+        await ledger.note_findings(IncidentKind.UNREADABLE, _unreadable(integrations))
+        await ledger.note_findings(IncidentKind.UNALIGNED, _unaligned(troubles))
+        told = await tell(ledger)
+        started = 0
+        for work in await ledger.integrations_with_work():
+            if _is_overdue(work):
+                with _going_on(troubles, work.integration_id):
+                    started += await _start(work)
+    words = f"{started} overdue, each with a run; {len(told)} told"
     if integrations.broken:
-        told = "; ".join(f"{name}: {why}" for name, why in integrations.broken.items())
-        return Failed(message=f"these integrations cannot be read, and are not worked on: {told}")
-    if missing:
-        return Failed(
-            name="No deployment",
-            message=f"overdue, but without a deployment: {', '.join(missing)}; run `kvitt apply`",
+        told_broken = "; ".join(f"{name}: {why}" for name, why in integrations.broken.items())
+        troubles["integrations"] = f"cannot be read, and are not worked on: {told_broken}"
+    if troubles:
+        wrong = "; ".join(f"{where}: {what}" for where, what in troubles.items())
+        return Failed(message=f"{wrong}. The rest was done: {words}")
+    return Completed(message=words)
+
+
+@contextmanager
+def _going_on(troubles: dict[str, str], where: str) -> Generator[None]:
+    """Keep what goes wrong in one place from stopping the watch over all others."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - it is told, and the run ends as failed
+        troubles[where] = f"{type(error).__name__}: {error}"
+        get_run_logger().exception("%s could not be looked after", where)
+
+
+def _unreadable(integrations: Integrations) -> dict[str, str]:
+    return {
+        name: f"{name}: its row cannot be read, so that nobody works on it: {why}. Mend it with "
+        "kvitt integrations import"
+        for name, why in integrations.broken.items()
+    }
+
+
+def _unaligned(troubles: dict[str, str]) -> dict[str, str]:
+    if (why := troubles.get("deployments")) is None:
+        return {}
+    return {
+        "deployments": f"Prefect's deployments could not be brought into line with the "
+        f"integrations: {why}. Try it by hand: kvitt plan, then kvitt apply"
+    }
+
+
+async def _align(
+    ledger: SupabaseLedger, integrations: Integrations, project: str, pool: str
+) -> None:
+    """Bring the deployments into line. The runs that this deletes are in the calendar all the same.
+
+    What was late among them is overdue, and started below.
+    """
+    steps = await deployments.plan(
+        integrations.valid, project=project, pool=pool, untouched=set(integrations.broken)
+    )
+    await deployments.apply(steps, project=project, pool=pool)
+    await ledger.name_deployments(await deployments.deployment_ids(project))
+    for step in steps:
+        if step.change is not deployments.Change.KEEP:
+            get_run_logger().info("%s sync/%s: %s", step.change, step.name, step.why)
+
+
+async def _end_dead_runs(ledger: SupabaseLedger, project: str) -> None:
+    """Mark runs as crashed that Prefect shows as running, and that the ledger has not heard of.
+
+    Their process is gone. The ledger has long let others take over; but Prefect goes on showing
+    them as running, and counts them where runs are limited.
+    """
+    at_work = await ledger.runs_at_work(_UNHEARD_OF)
+    before = datetime.now(UTC) - _UNHEARD_OF
+    async with get_client() as prefect:
+        running: list[FlowRun] = await prefect.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[sync.name])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+                start_time=FlowRunFilterStartTime.model_validate({"before_": before}),
+            ),
         )
-    return Completed(message=f"{len(overdue)} overdue, each with a run")
+        for run in running:
+            if str(run.id) in at_work or run.parameters.get("project", PROJECT) != project:
+                continue
+            why = f"the ledger has not heard of this run for {_UNHEARD_OF}: its process is gone"
+            await prefect.set_flow_run_state(run.id, Crashed(message=why), force=True)
+            get_run_logger().warning("%s is marked as crashed: %s", run.name, why)
 
 
-def _is_overdue(work: Work, now: datetime) -> bool:
-    return work.state is PeriodState.UNCERTAIN or now - work.due_at >= _OVERDUE
+def _is_overdue(work: Work) -> bool:
+    """Tell by the ledger's clock: ours may be wrong."""
+    return work.state is PeriodState.UNCERTAIN or work.late_seconds >= _OVERDUE.total_seconds()
 
 
-async def _start(work: Work) -> bool:
-    """Start a run of an integration's deployment; False where it has none."""
+async def _start(work: Work) -> int:
+    """Start a run of an integration's deployment; returns how many runs that are."""
+    key = key_of(work.integration_id, work.due_at)
+    window = int(datetime.now(UTC).timestamp() // _PATIENCE.total_seconds())
+    name = f"sync/{work.integration_id}"
     try:
         run = await arun_deployment(
-            f"sync/{work.integration_id}", parameters={"trigger": "watch"}, timeout=0
+            name,
+            parameters={"trigger": "watch"},
+            timeout=0,
+            idempotency_key=f"{key}/{work.fence}/{window}",
         )
-    except ObjectNotFound:
-        return False
+    except ObjectNotFound as missing:
+        raise LookupError(f"{key} is overdue, and there is no deployment {name}") from missing
     get_run_logger().warning(
-        "%s has been due since %s and is %s: started run %s",
-        work.integration_id,
-        work.due_at,
-        work.state,
-        run.name,
+        "%s is %s, %d s after it was due: run %s", key, work.state, work.late_seconds, run.name
     )
-    return True
+    return 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from kvitt.domain.calendar import due_before, due_times, first_due
+from kvitt.domain.calendar import due_before, due_times, due_times_between, first_due
+from kvitt.ledger.rpc import Calendar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,13 +16,13 @@ if TYPE_CHECKING:
 
     from kvitt.domain.integrations import Integration
     from kvitt.ledger import SupabaseLedger
-    from kvitt.ledger.rpc import Calendar
 
 # Two days ahead, and the next two due times where they are further away: a watcher that is down
 # over a weekend finds the rows there. A page bounds one statement: a minute schedule has 2,880.
 AHEAD = timedelta(days=2)
 _AT_LEAST = 2
 _PAGE = 1000
+_MICROSECOND = timedelta(microseconds=1)
 
 
 async def write_ahead(ledger: SupabaseLedger, integration: Integration) -> int:
@@ -39,6 +41,64 @@ async def write_ahead(ledger: SupabaseLedger, integration: Integration) -> int:
         written += await ledger.plan_periods(integration.id, opens_at=opens_at, due=due)
         if len(due) < _PAGE:
             return written
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rescheduled:
+    """What a changed schedule does to the calendar: planned due times that go, and that come."""
+
+    go: list[datetime]
+    come: list[datetime]
+    opens_at: datetime | None  # of the first period that comes
+
+
+async def reschedule(ledger: SupabaseLedger, changed: Integration) -> Rescheduled:
+    """Say what saving a changed schedule would do to the calendar; changes nothing.
+
+    Periods that came due stay. The first one that comes takes up where the last of them ended.
+    """
+    calendar = await ledger.read_calendar(changed.id)
+    planned = await ledger.read_planned(changed.id, after=calendar.now)
+    kept = await ledger.read_last_kept(changed.id, now=calendar.now)
+    after = Calendar(now=calendar.now, planned_until=kept, schedule_since=calendar.now)
+    new = list(islice(_missing(changed, after), _PAGE))
+    opens_at = kept
+    if opens_at is None and new:
+        opens_at = due_before(changed.cron, changed.time_zone, due=new[0])
+    return Rescheduled(
+        go=[due for due in planned if due not in new],
+        come=[due for due in new if due not in planned],
+        opens_at=opens_at,
+    )
+
+
+async def extend_back(
+    ledger: SupabaseLedger, integration: Integration, *, since: datetime, pace: timedelta
+) -> int:
+    """Write the calendar on into the past, to the first due time at or after a moment.
+
+    Returns how many periods are new. They are worked on in order, `pace` apart, after whatever the
+    schedule has due. Written from the present backwards, a page at a time: broken off, it may be
+    asked for again.
+    """
+    first = await ledger.first_period(integration.id)
+    due = due_times_between(
+        integration.cron, integration.time_zone, after=since - _MICROSECOND, until=first.opens_at
+    )
+    if since <= first.opens_at and first.opens_at not in due[-1:]:
+        due.append(first.opens_at)  # the schedule was another one when the calendar began
+    written = 0
+    for start in range(len(due) - 1 - (len(due) - 1) % _PAGE, -1, -_PAGE):
+        page = due[start : start + _PAGE]
+        opens_at = due_before(integration.cron, integration.time_zone, due=page[0])
+        written += await ledger.extend_back(
+            integration.id,
+            opens_at=due[start - 1] if start else opens_at,
+            due=page,
+            pace=pace,
+            before=start,
+        )
+    return written
 
 
 def _missing(integration: Integration, calendar: Calendar) -> Iterator[datetime]:
@@ -60,4 +120,4 @@ def _from(integration: Integration, calendar: Calendar) -> Iterator[datetime]:
         since = calendar.schedule_since or calendar.planned_until
         return due_times(cron, zone, after=max(calendar.planned_until, since))
     first = first_due(cron, zone, at_or_after=integration.first_period)
-    return due_times(cron, zone, after=first - timedelta(microseconds=1))
+    return due_times(cron, zone, after=first - _MICROSECOND)

@@ -56,16 +56,20 @@ class Claim(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trigger:
-    """Why an attempt is made, and by whom. `scheduled_at` is when the trigger was to fire (UTC)."""
+    """Why an attempt is made, and by whom. `scheduled_at` is when the trigger was to fire (UTC).
+
+    `picked_up_at` is when a worker took the run up, where that is known.
+    """
 
     kind: str = "person"
     scheduled_at: datetime | None = None
+    picked_up_at: datetime | None = None
     flow_run: str | None = None
     worker: str | None = None
 
     def catching_up(self) -> Trigger:
         """Return the trigger of the next period that the same run goes on to."""
-        return replace(self, kind="catch-up", scheduled_at=None)
+        return replace(self, kind="catch-up", scheduled_at=None, picked_up_at=None)
 
 
 class ChunkState(StrEnum):
@@ -130,6 +134,7 @@ class Ledger(Protocol):
     async def record_cold_start(
         self, period: Period, attempt: UUID, function: str, seen: ColdStart
     ) -> None: ...
+    async def record_warm_up(self, attempt: UUID, length: timedelta) -> None: ...
     async def read_batch(
         self, period: Period, *, after: int, records: int, lines: int
     ) -> list[TakenRecord]: ...

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kvitt.attempts import LEASE, Answer, Attempt, attempt, claim, failed_words, now
@@ -67,6 +68,13 @@ class Warmth:
 
 async def warm_up(this: Attempt, collector: Collector) -> Warmth:
     """Ping the function until it answers warm, or its time is up. Never stops the period."""
+    began = now()
+    warmth = await _warm(this, collector)
+    await this.ledger.record_warm_up(this.id, timedelta(seconds=now() - began))
+    return warmth
+
+
+async def _warm(this: Attempt, collector: Collector) -> Warmth:
     until = now() + this.integration.limits.warm_up
     pings = cold = 0
     while pings < _MOST_PINGS and now() < until:
@@ -158,7 +166,7 @@ async def _after_failure(
         return max(1, page // 2)
     await asyncio.sleep(_PAUSE_SECONDS)
     if error.kind is not None:
-        await warm_up(this, collector)
+        await _warm(this, collector)
     return page
 
 

@@ -264,4 +264,5 @@ _TIMES = {
     "attempts": ("ended_at",),
     "follow_ups": ("since", "next_look_at", "looked_at", "odd_at", "leased_until"),
     "refusals": ("absent_at",),
+    "incidents": ("seen_at",),
 }

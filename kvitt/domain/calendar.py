@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FIELDS = 5  # cronsim would take a sixth, for seconds
 _MICROSECOND = timedelta(microseconds=1)
+_STEP = timedelta(days=1)  # within it, clocks change once at most
 
 
 def due_times(cron: str, time_zone: str, *, after: datetime) -> Iterator[datetime]:
@@ -26,15 +27,24 @@ def due_times(cron: str, time_zone: str, *, after: datetime) -> Iterator[datetim
     zone = ZoneInfo(time_zone)
     latest = after.astimezone(UTC)
     for found in _utc(CronSim(cron, latest.astimezone(zone))):
-        # cronsim steps by hours from full hours. A change by half an hour, as Lord Howe's, lets it
-        # jump over a due time; on the way back it finds it.
-        back = _utc(CronSim(cron, found.astimezone(zone), reverse=True))
-        passed_over = list(takewhile(lambda due, latest=latest: due > latest, back))[::-1]
         # Asked in the second of two like hours of autumn, it begins with the first of them.
-        for due in (*passed_over, found):
+        for due in (*_passed_over(cron, zone, latest, found), found):
             if due > latest:
                 latest = due
                 yield due
+
+
+def _passed_over(cron: str, zone: ZoneInfo, latest: datetime, found: datetime) -> list[datetime]:
+    """Return the due times that cronsim jumped over on its way from one to the next.
+
+    It steps by hours from full hours. A change by half an hour, as Lord Howe's, lets it jump over a
+    due time; on the way back it finds it. Where the clocks did not change, there is none.
+    """
+    here, there = latest.astimezone(zone), found.astimezone(zone)
+    if found - latest <= _STEP and here.utcoffset() == there.utcoffset():
+        return []
+    back = _utc(CronSim(cron, there, reverse=True))
+    return list(takewhile(lambda due: due > latest, back))[::-1]
 
 
 def _utc(times: Iterable[datetime]) -> Iterator[datetime]:

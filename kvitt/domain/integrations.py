@@ -56,6 +56,7 @@ class Limits(Part):
     first_wait: float = Field(default=300, gt=0, le=86_400)
     longest_wait: float = Field(default=3600, gt=0, le=86_400)
     budget: BudgetLimits = Field(default_factory=BudgetLimits)
+    late: float = Field(default=300, ge=60, le=86_400)
 
 
 class Timeouts(Part):
@@ -76,7 +77,10 @@ class Scheduler(StrEnum):
 
 
 class Integration(Part):
-    """One integration. `connection` names the Prefect block that opens it, of the vendor's type."""
+    """One integration. `connection` names the Prefect block that opens it, of the vendor's type.
+
+    `ping` names a Prefect block of type Secret: the address of a watcher outside, which is one.
+    """
 
     id: Identifier
     organisation: NonEmpty
@@ -91,6 +95,7 @@ class Integration(Part):
     timeouts: Timeouts = Field(default_factory=Timeouts)
     enabled: bool = True
     scheduler: Scheduler = Scheduler.PREFECT
+    ping: NonEmpty | None = None
 
     @model_validator(mode="after")
     def _not_before_time(self) -> Self:

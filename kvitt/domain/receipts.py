@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Receipt = Mapping[str, Any]
 
+_SHORT = 60
+
 
 def as_text(receipt: Receipt) -> str:
     """Return a receipt for a terminal."""
@@ -54,7 +56,7 @@ def _rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
     yield "read back", _totals(receipt["read_back"], currency)
     if staged := receipt["read_back"].get("staged"):
         yield "not final yet", f"{staged} of these lines, until {receipt['vendor']} posts them"
-    yield "started", f"{_duration(receipt['drift_seconds'])} after it was due"
+    yield "started", _started(receipt)
     yield "cold starts", _cold_starts(receipt["cold_starts"])
     yield "attempts", str(len(receipt["attempts"]))
     yield "requests", ", ".join(f"{n} {what}" for what, n in receipt["requests"].items()) or "none"
@@ -63,6 +65,22 @@ def _rows(receipt: Receipt) -> Iterator[tuple[str, str]]:
     for decision in receipt["decisions"]:
         yield "decided", f"{decision['decision']} by {decision['who']}: {decision['reason']}"
     yield "settled", _local(receipt["settled_at"], receipt["time_zone"])
+
+
+def _started(receipt: Receipt) -> str:
+    """Say how late, and where the time went: queue and start make up the drift."""
+    drift = receipt["drift"]
+    words = f"{_duration(receipt['drift_seconds'])} after it was due"
+    words += f" ({_seconds(drift['queue_seconds'])} until a worker took it up"
+    words += f", {_seconds(drift['start_seconds'])} to start"
+    if drift["warm_up_seconds"] is not None:
+        words += f"; then {_seconds(drift['warm_up_seconds'])} to warm up"
+    return words + ")"
+
+
+def _seconds(seconds: float) -> str:
+    """Return a short time to a tenth of a second, and a long one in words."""
+    return f"{seconds:.1f} s" if seconds < _SHORT else _duration(seconds)
 
 
 def _set_aside(aside: Mapping[str, Any], currency: str) -> str:

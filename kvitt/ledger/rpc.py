@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID, uuid4
 
@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
 from kvitt.domain.follow_ups import FollowUp
+from kvitt.domain.incidents import Incident
 from kvitt.domain.integrations import Integration, Scheduler
 from kvitt.domain.periods import Period, PeriodState
 from kvitt.domain.records import TakenRecord
@@ -26,10 +27,11 @@ from kvitt.ports import Chunk, Claim, Grant, Looks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     from supabase import AsyncClient
 
+    from kvitt.domain.incidents import IncidentKind
     from kvitt.domain.money import Totals
     from kvitt.domain.records import Record
     from kvitt.ports import ColdStart, Look, Standing, Trigger
@@ -76,6 +78,7 @@ class SupabaseLedger:
             p_scheduled_at=_iso(trigger.scheduled_at),
             p_flow_run=trigger.flow_run,
             p_worker=trigger.worker,
+            p_picked_up_at=_iso(trigger.picked_up_at),
         )
         if "integration" in answer:
             answer["fitted"] = answer["integration"]["fitted_at"] is not None
@@ -101,6 +104,10 @@ class SupabaseLedger:
             p_reply_ms=seen.reply_ms,
             p_detail=seen.detail,
         )
+
+    async def record_warm_up(self, attempt: UUID, length: timedelta) -> None:
+        """Write down how long an attempt warmed its function up."""
+        await self._call("record_warm_up", p_attempt=str(attempt), p_length=_interval(length))
 
     async def read_batch(
         self, period: Period, *, after: int, records: int, lines: int
@@ -537,6 +544,91 @@ class SupabaseLedger:
         )
 
     # -- the task cache ----------------------------------------------------------------------------
+    async def beat(self, who: str, detail: Mapping[str, Any]) -> None:
+        """Give a sign of life of a watcher."""
+        await self._call("beat", p_who=who, p_detail=dict(detail))
+
+    async def read_heartbeats(self) -> list[Heartbeat]:
+        """Return the last sign of life of each watcher."""
+        rows = await self._ask(self._client.table("heartbeats").select("*").order("who"))
+        return [Heartbeat.model_validate(row) for row in rows]
+
+    async def forget_watcher(self, who: str) -> bool:
+        """Expect no sign of life of a watcher any more; False where there is none of that name."""
+        return await self._call("forget_watcher", p_who=who)
+
+    async def note_incidents(self, integration: str | None = None) -> list[Incident]:
+        """Compare what is wrong with the open incidents; returns those that nobody was told of."""
+        await self._call("note_incidents", p_integration=integration)
+        answer = await self._call("untold_incidents", p_integration=integration)
+        return [Incident.model_validate(row) for row in answer]
+
+    async def note_findings(self, kind: IncidentKind, found: Mapping[str, str]) -> None:
+        """Note what only a watcher can see, by subject; what else is open of that kind is over."""
+        await self._call("note_findings", p_kind=kind, p_found=dict(found))
+
+    async def incident_told(self, incident: Incident) -> None:
+        """Somebody was told of it, and nobody will be again."""
+        await self._call("incident_told", p_id=incident.id)
+
+    async def read_incidents(self, *, limit: int, over: bool = False) -> list[Incident]:
+        """Return the open incidents, newest first; or those that are over as well."""
+        query = self._client.table("incidents").select("*")
+        if not over:
+            query = query.is_("ended_at", "null")
+        rows = await self._ask(query.order("id", desc=True).limit(limit))
+        return [Incident.model_validate(row) for row in rows]
+
+    async def runs_at_work(self, grace: timedelta) -> set[str]:
+        """Return the ids of the Prefect runs that the ledger has heard of within a time."""
+        return set(await self._call("runs_at_work", p_grace=_interval(grace)))
+
+    async def first_period(self, integration: str) -> Period:
+        """Return the period with which the calendar of an integration begins."""
+        answer = await self._call("first_period_of", p_integration=integration)
+        if answer is None:
+            raise LedgerRefused(f"{integration} has no periods yet", code="KV004")
+        return Period.model_validate(answer)
+
+    async def extend_back(
+        self,
+        integration: str,
+        *,
+        opens_at: datetime,
+        due: Sequence[datetime],
+        pace: timedelta,
+        before: int,
+    ) -> int:
+        """Write the calendar on into the past; returns how many periods are new."""
+        return await self._call(
+            "extend_back",
+            p_integration=integration,
+            p_opens_at=_iso(opens_at),
+            p_due=[moment.isoformat() for moment in due],
+            p_pace=_interval(pace),
+            p_before=before,
+        )
+
+    async def progress(self, integration: str, *, since: datetime, until: datetime) -> Progress:
+        """Count the periods that came due in a stretch of time, by where they stand."""
+        answer = await self._call(
+            "progress", p_integration=integration, p_from=_iso(since), p_to=_iso(until)
+        )
+        return Progress.model_validate(answer)
+
+    async def read_planned(self, integration: str, *, after: datetime) -> list[datetime]:
+        """Return the due times after a time that are planned and that nobody has touched."""
+        query = self._client.table("periods").select("due_at").eq("integration_id", integration)
+        query = query.eq("state", "due").eq("fence", 0).gt("due_at", after.isoformat())
+        rows = await self._ask(query.order("due_at").limit(_PAGE))
+        return [datetime.fromisoformat(row["due_at"]) for row in rows]
+
+    async def read_last_kept(self, integration: str, *, now: datetime) -> datetime | None:
+        """Return the last due time that a changed schedule leaves as it is, or None."""
+        query = self._client.table("periods").select("due_at").eq("integration_id", integration)
+        query = query.or_(f"due_at.lte.{now.isoformat()},state.neq.due")
+        rows = await self._ask(query.order("due_at", desc=True).limit(1))
+        return datetime.fromisoformat(rows[0]["due_at"]) if rows else None
 
     async def read_task_result(self, key: str) -> str | None:
         """Return a task's kept result, or None."""
@@ -547,10 +639,6 @@ class SupabaseLedger:
         await self._call("write_task_result", p_key=key, p_content=content)
 
     # -- the second scheduler ----------------------------------------------------------------------
-
-    async def beat(self, who: str) -> None:
-        """Give a watcher's sign of life."""
-        await self._call("beat", p_who=who)
 
     async def name_deployments(self, ids: Mapping[str, str]) -> None:
         """Tell the ledger the id of each integration's deployment in Prefect."""
@@ -688,14 +776,44 @@ class SecondScheduler(BaseModel):
     alarms: list[Alarm]
 
 
+class Heartbeat(BaseModel):
+    """The last sign of life of a watcher."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    who: str
+    beat_at: AwareDatetime
+    detail: dict[str, Any]
+
+
+class Progress(BaseModel):
+    """How far a stretch of the calendar has come; the pace lets the next one begin at `next_at`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    periods: int
+    settled: int
+    failed: int
+    vouchers: int
+    next_at: AwareDatetime | None
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left but what waits for a person."""
+        return self.settled + self.failed == self.periods
+
+
 class Work(BaseModel):
-    """An integration with a period that is due and unfinished; `due_at` says since when."""
+    """An integration with a period that is due and unfinished, and since when, by its own clock."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     integration_id: str
     due_at: AwareDatetime
     state: PeriodState
+    fence: int
+    late_seconds: float
+    backfill: bool
 
 
 class _Request(Protocol):
@@ -762,4 +880,4 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _interval(length: timedelta) -> str:
-    return f"{length.total_seconds()} seconds"
+    return f"{length.total_seconds():f} seconds"  # Postgres reads no 2.1e-05

@@ -69,6 +69,8 @@ create table kvitt.integrations (
   limits jsonb not null default '{}' check (jsonb_typeof(limits) = 'object'),
   timeouts jsonb not null default '{}' check (jsonb_typeof(timeouts) = 'object'),
   enabled boolean not null default true,
+  ping text check (ping <> ''),
+  expected_since timestamptz not null default now(),
   schedule_since timestamptz,
   last_voucher_number bigint not null default 0 check (last_voucher_number >= 0),
   created_at timestamptz not null default now(),
@@ -79,6 +81,10 @@ comment on table kvitt.integrations is
 comment on column kvitt.integrations.connection is 'Name of the Prefect block that opens it.';
 comment on column kvitt.integrations.first_period is
   'The first period is the first one due at or after this time.';
+comment on column kvitt.integrations.ping is
+  'Name of the Prefect block of type Secret that holds the address of an outside watcher.';
+comment on column kvitt.integrations.expected_since is
+  'Made or switched on then: what was due before that is not late before its time counts from here.';
 comment on column kvitt.integrations.schedule_since is
   'When its schedule was changed, if ever: due times before that follow the schedule before.';
 comment on column kvitt.integrations.last_voucher_number is
@@ -90,6 +96,7 @@ create table kvitt.periods (
   opens_at timestamptz not null,
   key text not null unique,
   state kvitt.period_state not null default 'due',
+  backfill boolean not null default false,
   -- The lease: who works on it, until when, and the number that makes later holders greater.
   fence bigint not null default 0 check (fence >= 0),
   holder uuid,
@@ -122,6 +129,8 @@ create table kvitt.periods (
 );
 comment on table kvitt.periods is
   'The calendar: each scheduled period of each integration, a row before it is due.';
+comment on column kvitt.periods.backfill is
+  'Written into the past at a person''s wish: never late, and later in turn than the schedule''s.';
 comment on column kvitt.periods.taken is
   'What the batch holds, counted while it is collected: see kvitt.totals.';
 comment on column kvitt.periods.mapping is
@@ -198,7 +207,14 @@ create table kvitt.attempts (
   scheduled_at timestamptz,
   started_at timestamptz not null default now(),
   ended_at timestamptz,
+  picked_up_at timestamptz,
   drift interval not null generated always as (started_at - due_at) stored,
+  -- drift is queue and start together: until somebody took the run up, and from there to its body.
+  queue_drift interval not null generated always as (
+    greatest(least(coalesce(picked_up_at, started_at), started_at) - due_at, interval '0')) stored,
+  start_drift interval not null generated always as (
+    started_at - greatest(least(coalesce(picked_up_at, started_at), started_at), due_at)) stored,
+  warm_up interval,
   flow_run text,
   worker text,
   outcome kvitt.attempt_outcome,
@@ -210,6 +226,10 @@ create table kvitt.attempts (
 );
 comment on table kvitt.attempts is 'One try at a period each, from claim to outcome.';
 comment on column kvitt.attempts.scheduled_at is 'When the trigger itself was to fire.';
+comment on column kvitt.attempts.started_at is
+  'When its body claimed the period, by the clock of this database.';
+comment on column kvitt.attempts.picked_up_at is 'When a worker took the run up; null: not known.';
+comment on column kvitt.attempts.warm_up is 'How long its Edge Function was warmed up.';
 comment on column kvitt.attempts.requests is 'Vendor requests spent, by purpose.';
 
 create table kvitt.chunks (

@@ -12,17 +12,18 @@ begin
   select * into before from kvitt.integrations where id = p_integration ->> 'id' for update;
   insert into kvitt.integrations as i
     (id, organisation, vendor, connection, cron, time_zone, first_period, book_currency,
-     mapping, limits, timeouts, enabled, scheduler)
+     mapping, limits, timeouts, enabled, scheduler, ping)
   select v.id, v.organisation, v.vendor, v.connection, v.cron, v.time_zone, v.first_period,
          v.book_currency, coalesce(v.mapping, '{}'), coalesce(v.limits, '{}'),
-         coalesce(v.timeouts, '{}'), coalesce(v.enabled, true), coalesce(v.scheduler, 'prefect')
+         coalesce(v.timeouts, '{}'), coalesce(v.enabled, true), coalesce(v.scheduler, 'prefect'),
+         v.ping
     from jsonb_populate_record(null::kvitt.integrations, p_integration) v
   on conflict (id) do update set
     organisation = excluded.organisation, vendor = excluded.vendor,
     connection = excluded.connection, cron = excluded.cron, time_zone = excluded.time_zone,
     first_period = excluded.first_period, book_currency = excluded.book_currency,
     mapping = excluded.mapping, limits = excluded.limits, timeouts = excluded.timeouts,
-    enabled = excluded.enabled, scheduler = excluded.scheduler
+    enabled = excluded.enabled, scheduler = excluded.scheduler, ping = excluded.ping
   returning * into after;
 
   perform now() at time zone after.time_zone; -- an error for a zone that Postgres does not know
@@ -40,7 +41,10 @@ begin
     raise exception 'integration %: the book currency % cannot change once there are records',
       after.id, before.book_currency using errcode = 'KV003';
   end if;
-  update kvitt.integrations set updated_at = now() where id = after.id;
+  update kvitt.integrations set
+    updated_at = now(),
+    expected_since = case when enabled and not before.enabled then now() else expected_since end
+  where id = after.id;
   if (before.cron, before.time_zone, before.first_period)
      is distinct from (after.cron, after.time_zone, after.first_period) then
     update kvitt.integrations set schedule_since = now() where id = after.id;

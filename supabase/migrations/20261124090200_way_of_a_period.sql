@@ -18,7 +18,8 @@
 create function kvitt.claim_period(
   p_integration text, p_attempt uuid, p_lease interval, p_trigger text,
   p_due timestamptz default null, p_scheduled_at timestamptz default null,
-  p_flow_run text default null, p_worker text default null
+  p_flow_run text default null, p_worker text default null,
+  p_picked_up_at timestamptz default null
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -72,9 +73,9 @@ begin
   where integration_id = it.integration_id and due_at = it.due_at
   returning * into it;
   insert into kvitt.attempts
-    (id, integration_id, due_at, fence, trigger, scheduled_at, flow_run, worker)
+    (id, integration_id, due_at, fence, trigger, scheduled_at, flow_run, worker, picked_up_at)
   values (p_attempt, it.integration_id, it.due_at, it.fence, p_trigger, p_scheduled_at,
-          p_flow_run, p_worker);
+          p_flow_run, p_worker, p_picked_up_at);
   return kvitt.answer('claimed', who, it);
 end $$;
 
@@ -92,15 +93,17 @@ begin
     end if;
     return it;
   end if;
-  -- A failed one waits for a person and lets the later ones pass: what it took stays its own.
+  -- A failed one waits for a person and lets the later ones pass: what it took stays its own. The
+  -- schedule's own go before those that are filled in behind it, which wait for their pace.
   select * into it from kvitt.periods
    where integration_id = p_integration and due_at <= now()
      and state not in ('verified', 'skipped', 'failed')
-   order by due_at limit 1;
+     and not (backfill and state = 'due' and not_before > now())
+   order by backfill, due_at limit 1;
   if not found then
     -- Nothing is left but what a person must look at, or what is settled.
     select * into it from kvitt.periods
-     where integration_id = p_integration and due_at <= now()
+     where integration_id = p_integration and due_at <= now() and state <> 'due'
      order by (state = 'failed') desc, case when state = 'failed' then due_at end, due_at desc
      limit 1;
   end if;
@@ -253,6 +256,7 @@ begin
       from kvitt.records r
      where r.integration_id = p_period.integration_id and r.period_due_at is null
        and r.approved_at < p_period.due_at
+       and r.approved_at >= kvitt.left_to_backfill(p_period)
      order by r.approved_at, r.id limit p_limit
   )
   update kvitt.records r set
@@ -267,6 +271,14 @@ begin
    where id = p_period.integration_id;
   return page;
 end $$;
+
+-- What was approved before this is taken by a period that is filled in before this one.
+create function kvitt.left_to_backfill(p_period kvitt.periods) returns timestamptz
+language sql stable set search_path = '' as $$
+  select coalesce(max(due_at), '-infinity') from kvitt.periods
+   where integration_id = p_period.integration_id and due_at < p_period.due_at
+     and backfill and frozen_at is null and state <> 'skipped'
+$$;
 
 -- A record with its place in the batch, and its lines. Amounts are strings, so that no reader makes
 -- binary floats of them.
@@ -806,6 +818,11 @@ begin
   return it.receipt;
 end $$;
 
+create function kvitt.seconds(p_length interval) returns numeric
+language sql immutable set search_path = '' as $$
+  select round(extract(epoch from p_length)::numeric, 3)
+$$;
+
 create function kvitt.receipt(
   p_period kvitt.periods, p_sent jsonb, p_read_back jsonb, p_settled_at timestamptz
 ) returns jsonb
@@ -838,6 +855,12 @@ language sql stable set search_path = '' as $$
     'drift_seconds', (select round(extract(epoch from min(drift))::numeric, 3)
                         from kvitt.attempts a where (a.integration_id, a.due_at)
                            = (p_period.integration_id, p_period.due_at)),
+    'drift', (select jsonb_build_object(
+                  'queue_seconds', kvitt.seconds(queue_drift),
+                  'start_seconds', kvitt.seconds(start_drift),
+                  'warm_up_seconds', kvitt.seconds(warm_up))
+                from kvitt.attempts a where (a.integration_id, a.due_at)
+                   = (p_period.integration_id, p_period.due_at) order by fence limit 1),
     'cold_starts', (select coalesce(jsonb_agg(jsonb_build_object(
                         'kind', kind, 'boot_ms', boot_ms, 'reply_ms', reply_ms)
                         order by seen_at), '[]')
@@ -1047,13 +1070,16 @@ end $$;
 -- The integrations for which a run would find something to do now: a period is due and unfinished,
 -- nobody holds a lease, and an uncertain one's time has come.
 create function kvitt.integrations_with_work()
-returns table (integration_id text, due_at timestamptz, state kvitt.period_state, late interval)
+returns table (integration_id text, due_at timestamptz, state kvitt.period_state, fence bigint,
+               late_seconds numeric, backfill boolean)
 language sql stable security definer set search_path = '' as $$
-  select oldest.integration_id, oldest.due_at, oldest.state, now() - oldest.due_at
+  select oldest.integration_id, oldest.due_at, oldest.state, oldest.fence,
+         kvitt.seconds(now() - oldest.due_at), oldest.backfill
     from (select distinct on (p.integration_id) p.*
             from kvitt.periods p
            where p.state not in ('verified', 'skipped', 'failed') and p.due_at <= now()
-           order by p.integration_id, p.due_at) oldest
+             and not (p.backfill and p.state = 'due' and p.not_before > now())
+           order by p.integration_id, p.backfill, p.due_at) oldest
     join kvitt.integrations i on i.id = oldest.integration_id and i.enabled
    -- The later ones wait for an uncertain one, as they do in claim_period.
    where coalesce(oldest.not_before <= now(), true)
@@ -1064,7 +1090,7 @@ $$;
 
 revoke execute on all functions in schema kvitt from public;
 grant execute on function
-  kvitt.claim_period(text, uuid, interval, text, timestamptz, timestamptz, text, text),
+  kvitt.claim_period(text, uuid, interval, text, timestamptz, timestamptz, text, text, timestamptz),
   kvitt.renew_lease(text, timestamptz, bigint, interval),
   kvitt.record_cold_start(uuid, text, timestamptz, uuid, text, kvitt.cold_start_kind, numeric,
                           numeric, text),

@@ -256,7 +256,7 @@ begin
       join kvitt.integrations i on i.id = w.integration_id and i.scheduler <> 'prefect'
       join kvitt.periods p on p.integration_id = w.integration_id and p.due_at = w.due_at
       left join kvitt.deployments d on d.integration_id = w.integration_id
-     where w.state <> 'uncertain' and w.late >= kvitt.allowed_lateness(i)
+     where w.state <> 'uncertain' and make_interval(secs => w.late_seconds::float8) >= kvitt.allowed_lateness(i)
   loop
     perform kvitt.raise_alarm('overdue', it.key, format(
       'kvitt: %s is overdue. It was due at %s; now, at %s, it is %s and nobody works on it, %s. '

@@ -12,7 +12,7 @@ import yaml
 
 from kvitt.domain.money import Totals
 from sandbox.processes import free_port
-from tests.cast import FJORDBY, HOUR, NORDVEST, another, claim_for_travel, claim_from_abroad
+from tests.cast import FJORDBY, HOUR, NORDVEST, TOUR, another, claim_for_travel, claim_from_abroad
 from tests.ledger.stages import close, collect
 
 if TYPE_CHECKING:
@@ -116,10 +116,13 @@ async def test_integrations_are_created_then_as_they_were_then_changed(
     file = written(tmp_path, later)
     shown = [f"~ {theatre.id} cron: 0 6 * * * → 0 7 * * *", f"~ {theatre.id} enabled: True → False"]
     dry = kvitt("integrations", "import", file, "--dry-run")
-    assert dry.stdout.splitlines() == shown
+    differs = [line for line in dry.stdout.splitlines() if line.startswith("~")]
+    assert differs == shown
+    assert re.search(r"periods that go:   [\d-]+ 06:00, [\d-]+ 06:00, Europe/Oslo\n", dry.stdout)
+    assert re.search(r"periods that come: [\d-]+ 07:00, [\d-]+ 07:00, Europe/Oslo", dry.stdout)
     assert await ledger.read_integration(theatre.id) == theatre
     changed = kvitt("integrations", "import", file)
-    assert changed.stdout.splitlines() == shown
+    assert changed.stdout == dry.stdout
     assert await ledger.read_integration(theatre.id) == later
 
 
@@ -275,6 +278,47 @@ async def test_a_receipt_that_is_not_there_is_an_error_with_a_way_on(
     said = refused(kvitt("receipt", stage.id))
     assert f"{stage.id} has no receipt there; see: kvitt periods {stage.id}" in said
     assert "has no period due at" in refused(kvitt("receipt", stage.id, "2026-01-01T00:00:00"))
+
+
+# -- on time ---------------------------------------------------------------------------------------
+
+
+async def test_what_is_wrong_is_shown_until_it_is_over(kvitt: Kvitt, enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    await stage.ledger.fail(await stage.claimed(), "account [b]7140[/b] is blocked")
+    await close(stage, "failed")
+    await stage.ledger.note_incidents(stage.id)
+    shown = " ".join(kvitt("incidents").stdout.split())
+    assert "failed" in shown
+    assert "[b]7140[/b]" in shown
+    await stage.mend()
+    await stage.ledger.note_incidents(stage.id)
+    assert stage.id not in kvitt("incidents").stdout
+    assert stage.id in kvitt("incidents", "--all").stdout
+
+
+async def test_a_watcher_is_shown_and_forgotten(kvitt: Kvitt, ledger: SupabaseLedger) -> None:
+    name = f"watcher-{next(_names)}"
+    await ledger.beat(name, {})
+    assert name in kvitt("watchers").stdout
+    assert name not in kvitt("watchers", "--forget", name).stdout
+    assert f"there is no watcher {name}" in refused(kvitt("watchers", "--forget", name))
+
+
+async def test_past_periods_are_written_and_counted(
+    kvitt: Kvitt, enrol: Enrol, ledger: SupabaseLedger
+) -> None:
+    stage = await enrol(TOUR, cron="0 * * * *")
+    first = await ledger.first_period(stage.id)
+    since = (first.opens_at - 3 * HOUR).isoformat()
+    command = ("backfill", stage.id, "--from", since, "--pace", 600)
+    done = kvitt(*command)
+    assert re.match(r"\d periods were written into the past\n0 of \d periods settled", done.stdout)
+    assert f"prefect deployment run sync/{stage.id}" in done.stdout
+    assert kvitt(*command).stdout.startswith("0 periods were written into the past")
+    early = (first.opens_at - 20 * HOUR).isoformat()
+    said = refused(kvitt("backfill", stage.id, "--from", early, "--to", early))
+    assert "has no gap: leave --to out" in said
 
 
 # -- the project -----------------------------------------------------------------------------------

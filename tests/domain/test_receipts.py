@@ -37,6 +37,7 @@ RECEIPT: dict[str, Any] = {
     "set_aside": [],
     "decisions": [],
     "drift_seconds": 3.25,
+    "drift": {"queue_seconds": 3.0, "start_seconds": 0.25, "warm_up_seconds": 0.4},
     "cold_starts": [],
     "attempts": [{"trigger": "schedule", "outcome": "settled"}],
     "requests": {"export": 2, "read-back": 1},
@@ -85,6 +86,17 @@ def test_lines_that_the_vendor_has_yet_to_post_are_told() -> None:
 def test_times_are_those_on_the_organisations_clocks() -> None:
     assert "2026-11-23 06:00 to 2026-11-24 06:00, Europe/Oslo" in shown()
     assert "2026-11-24 06:02" in shown()
+
+
+def test_a_start_is_told_with_where_the_time_went() -> None:
+    parts = "3.0 s until a worker took it up, 0.2 s to start; then 0.4 s to warm up"
+    assert f"started       3 s after it was due ({parts})\n" in shown()
+
+
+def test_a_start_that_nobody_warmed_up_for_says_nothing_of_it() -> None:
+    drift = {"queue_seconds": 7260, "start_seconds": 1.5, "warm_up_seconds": None}
+    told = "2 h 1 min after it was due (2 h 1 min until a worker took it up, 1.5 s to start)"
+    assert f"started       {told}\n" in shown(drift_seconds=7261.5, drift=drift)
 
 
 def test_requests_are_told_by_purpose() -> None:

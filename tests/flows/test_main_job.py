@@ -176,20 +176,17 @@ def test_the_server_and_the_worker_logged_no_exception(settled: Running) -> None
         assert "Traceback" not in log, log[log.index("Traceback") :]
 
 
-def test_watch_starts_what_is_overdue(settled: Running, tmp_path: Path) -> None:
+def test_watch_makes_the_deployment_and_starts_what_is_overdue(
+    settled: Running, tmp_path: Path
+) -> None:
     third = third_integration()
     file = tmp_path / "third.yaml"
     file.write_text(yaml.safe_dump([third]))
     settled.stack.run("kvitt", "integrations", "import", str(file))
 
-    with pytest.raises(CommandFailed, match="No deployment"):
-        settled.run("watch/kvitt")
-    run, _ = settled.stack.prefect.latest_run("watch/kvitt")
-    assert third["id"] in run["state"]["message"]
-    assert "kvitt apply" in run["state"]["message"]
-
-    assert f"+ sync/{third['id']}" in settled.stack.run("kvitt", "apply")
+    assert f"+ sync/{third['id']} it is new" in settled.stack.run("kvitt", "plan")
     settled.run("watch/kvitt")
+    assert f"= sync/{third['id']}" in settled.stack.run("kvitt", "plan")
     wait_for(lambda: "verified" in settled.stack.run("kvitt", "periods", third["id"]))
     shown = receipt(settled, third["id"])
     assert shown["taken"]["vouchers"] == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvitt.domain.calendar import due_times_between
-from kvitt.planning import AHEAD, write_ahead
+from kvitt.planning import AHEAD, reschedule, write_ahead
 from tests.cast import FJORDBY, NORDVEST, TOUR, another
 
 if TYPE_CHECKING:
@@ -87,3 +87,37 @@ async def test_after_a_change_of_schedule_the_new_one_begins_where_the_old_one_e
     assert minutes == sorted(minutes)
     assert {*minutes} == {15, 45}
     assert all(earlier[1] == later[0] for earlier, later in pairwise(periods))
+
+
+async def test_what_a_change_of_schedule_will_do_is_what_it_then_does(
+    ledger: SupabaseLedger, database: psycopg.Connection
+) -> None:
+    who = another(TOUR, first_period=datetime.now(UTC) - DAY)
+    await ledger.save_integration(who)
+    await write_ahead(ledger, who)
+    before = planned(database, who)
+    changed = another(TOUR, id=who.id, cron="15 */2 * * *", first_period=who.first_period)
+    told = await reschedule(ledger, changed)
+    assert planned(database, who) == before
+    await ledger.save_integration(changed)
+    await write_ahead(ledger, changed)
+    after = planned(database, who)
+    due_before_it, due_after_it = {due for _, due in before}, {due for _, due in after}
+    assert told.go == sorted(due_before_it - due_after_it)
+    assert told.come == sorted(due_after_it - due_before_it)
+    assert len(told.go) == 24
+    assert told.opens_at == max(due for _, due in before if due <= datetime.now(UTC))
+
+
+async def test_a_schedule_that_never_came_due_changes_from_its_beginning(
+    ledger: SupabaseLedger, database: psycopg.Connection
+) -> None:
+    who = another(NORDVEST, first_period=datetime.now(UTC) + DAY)
+    await ledger.save_integration(who)
+    await write_ahead(ledger, who)
+    changed = who.model_copy(update={"cron": "0 7 * * *"})
+    told = await reschedule(ledger, changed)
+    await ledger.save_integration(changed)
+    await write_ahead(ledger, changed)
+    assert [due for _, due in planned(database, who)] == told.come
+    assert told.opens_at == planned(database, who)[0][0]

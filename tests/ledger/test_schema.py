@@ -32,6 +32,7 @@ TABLES = {
     "decisions",
     "budgets",
     "reservations",
+    "incidents",
     "task_results",
     "follow_ups",
     "refusals",

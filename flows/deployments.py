@@ -1,15 +1,22 @@
 """One deployment of `sync` per integration, with its cron and zone, made from the table.
 
-`plan` compares and changes nothing; `apply` does what the plan says. A deployment that is as it
-should be is not touched: Prefect deletes and recreates the coming runs of whatever is redeployed.
+`plan` compares and changes nothing; `apply` does what the plan says. Both are asked by the command
+line and, each five minutes, by the flow `watch`, which is why they lie here.
+
+A deployment that is as it should be is not touched: Prefect deletes and recreates the coming runs
+of whatever is redeployed, and deletes late ones of what is paused. Those are not lost: the calendar
+has their periods, and `watch` starts what is overdue.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from cronsim import CronSimError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -21,6 +28,7 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from flows.sync import sync
+from kvitt.domain.calendar import due_times
 from kvitt.domain.integrations import Scheduler
 
 if TYPE_CHECKING:
@@ -36,6 +44,8 @@ TAG = "kvitt"
 ENTRYPOINT = "flows.sync.sync"
 # One slug for ever: Prefect then keeps the schedule's identity when its cron changes.
 _SLUG = "periods"
+_PAGE = 200
+_SHOWN = 2
 
 
 class Change(StrEnum):
@@ -70,7 +80,7 @@ async def plan(
     `untouched` are integrations that are there but cannot be read: theirs stay as they are.
     """
     async with get_client() as prefect:
-        there = {d.name: d for d in await _ours(prefect)}
+        there = {d.name: d for d in await _ours(prefect, project)}
     wanted = {i.id: i for i in integrations}
     steps = [_step(i, there.get(i.id), project, pool) for i in integrations]
     return steps + [
@@ -90,10 +100,10 @@ async def apply(steps: Sequence[Step], *, project: str, pool: str) -> None:
             await _deploy(step.integration, project, pool)
 
 
-async def deployment_ids() -> dict[str, str]:
+async def deployment_ids(project: str) -> dict[str, str]:
     """Return the id of each integration's deployment, which the second scheduler needs to know."""
     async with get_client() as prefect:
-        return {d.name: str(d.id) for d in await _ours(prefect)}
+        return {d.name: str(d.id) for d in await _ours(prefect, project)}
 
 
 async def _deploy(integration: Integration, project: str, pool: str) -> None:
@@ -140,14 +150,14 @@ def _step(
             name=integration.id, change=Change.CREATE, why="it is new", integration=integration
         )
     differs = [
-        name
+        _difference(name, actual, wanted)
         for name, (wanted, actual) in _compared(integration, there, project, pool).items()
         if wanted != actual
     ]
     return Step(
         name=integration.id,
         change=Change.UPDATE if differs else Change.KEEP,
-        why=", ".join(differs) and f"differs in {', '.join(differs)}",
+        why="; ".join(differs),
         integration=integration,
         deployment_id=there.id,
     )
@@ -175,8 +185,28 @@ def _compared(
     }
 
 
-async def _ours(prefect: PrefectClient) -> list[DeploymentResponse]:
-    """Return the deployments of `sync` that carry our tag, page by page."""
+def _difference(name: str, actual: Any, wanted: Any) -> str:
+    """Say what a setting is and what it becomes; of schedules, also what is due by them."""
+    if name != "schedule":
+        return f"{name}: {actual} → {wanted}"
+    return f"schedule: {_scheduled(actual)} → {_scheduled(wanted)}"
+
+
+def _scheduled(schedules: list[tuple[str | None, str | None, bool]]) -> str:
+    return " and ".join(_due_by(*schedule) for schedule in schedules) or "none"
+
+
+def _due_by(cron: str | None, zone: str | None, active: bool) -> str:  # noqa: FBT001 - as it is kept
+    words = f"`{cron}` {zone}" + ("" if active else " (off)")
+    try:
+        due = islice(due_times(cron or "", zone or "", after=datetime.now(UTC)), _SHOWN)
+        return f"{words}, due {', '.join(f'{moment:%Y-%m-%d %H:%M}' for moment in due)} UTC"
+    except (CronSimError, ValueError, LookupError):
+        return words  # somebody else's, which our calendar cannot read
+
+
+async def _ours(prefect: PrefectClient, project: str) -> list[DeploymentResponse]:
+    """Return the deployments of `sync` that carry our tag and are of this project, page by page."""
     found: list[DeploymentResponse] = []
     while True:
         page = await prefect.read_deployments(
@@ -187,7 +217,4 @@ async def _ours(prefect: PrefectClient) -> list[DeploymentResponse]:
         )
         found += page
         if len(page) < _PAGE:
-            return found
-
-
-_PAGE = 200
+            return [d for d in found if d.parameters.get("project", project) == project]

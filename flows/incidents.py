@@ -1,0 +1,57 @@
+"""Telling incidents: the ledger says what nobody knows of yet, and Prefect gets an event of each.
+
+Emitted first and noted as told afterwards: where the server does not answer, the next run tells it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.events.schemas.events import Event, Resource
+
+if TYPE_CHECKING:
+    from kvitt.domain.incidents import Incident
+    from kvitt.ledger import SupabaseLedger
+
+
+async def tell(ledger: SupabaseLedger, integration: str | None = None) -> list[Incident]:
+    """Compare what is wrong with the open incidents, and tell what is new or over; returns that.
+
+    Of one integration or of all. A server that does not take an event disturbs nothing.
+    """
+    untold = await ledger.note_incidents(integration)
+    told: list[Incident] = []
+    for incident in untold:
+        get_run_logger().warning("%s: %s", incident.event, incident.words)
+        try:
+            await _emit(incident)
+        except httpx.HTTPError as error:
+            get_run_logger().warning("it will be told later: %s", type(error).__name__)
+            return told
+        await ledger.incident_told(incident)
+        told.append(incident)
+    return told
+
+
+async def _emit(incident: Incident) -> None:
+    """Hand an event to the server, and wait until it has it: `emit_event` does not."""
+    about = incident.integration_id
+    resource = f"integration.{about}" if about else f"{incident.kind}.{incident.subject}"
+    event = Event(
+        # The same event when it is told twice.
+        id=uuid5(NAMESPACE_URL, f"kvitt:{incident.id}:{incident.opened_at}:{incident.event}"),
+        event=incident.event,
+        resource=Resource(
+            {
+                "prefect.resource.id": f"kvitt.{resource}",
+                "prefect.resource.name": about or incident.subject,
+            }
+        ),
+        payload=incident.payload(),
+    )
+    async with get_client() as prefect:
+        await prefect.request("POST", "/events", json=[event.model_dump(mode="json")])

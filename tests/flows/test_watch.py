@@ -1,0 +1,272 @@
+"""What `watch` does by itself, on a real Prefect server: align, end dead runs, tell, start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+import yaml
+
+from deployments.automations import NOTIFICATIONS
+from kvitt.domain.calendar import due_before
+from sandbox.processes import CHECKOUT, inherited_environment
+from sandbox.stack import CommandFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.flows.conftest import Running
+
+HOUR = timedelta(hours=1)
+
+
+def api(running: Running, method: str, path: str, body: Any = None) -> Any:
+    url = f"{running.stack.prefect.url}/api/{path}"
+    answer = httpx.request(method, url, json=body, trust_env=False)
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
+
+
+def prefect_database(running: Running) -> psycopg.Connection:
+    return psycopg.connect(running.stack.supabase.postgres.url("prefect"), autocommit=True)
+
+
+def ledger_database(running: Running) -> psycopg.Connection:
+    return psycopg.connect(running.stack.supabase.database_url, autocommit=True)
+
+
+def wait_for(condition: Any, seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.5)
+
+
+def enrolled(running: Running, folder: Path, name: str, **changes: Any) -> dict[str, Any]:
+    """Import an integration of the club with one period that was due 10 minutes ago."""
+    due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=10)
+    cron, zone = f"{due.minute} * * * *", "Europe/Oslo"
+    integration = {
+        "id": name,
+        "organisation": "Fjordby Idrettslag",
+        "vendor": "business-central",
+        "connection": "fjordby",
+        "cron": cron,
+        "time_zone": zone,
+        "first_period": due_before(cron, zone, due=due + timedelta(minutes=1)),
+        "book_currency": "NOK",
+        **changes,
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump([integration]))
+    running.stack.run("kvitt", "integrations", "import", str(file))
+    return integration
+
+
+def deployment(running: Running, name: str) -> dict[str, Any]:
+    return api(running, "GET", f"deployments/name/sync/{name}")
+
+
+def settled(running: Running, name: str, periods: int = 1) -> bool:
+    return running.stack.run("kvitt", "periods", name).count("verified") >= periods
+
+
+def watch(running: Running) -> str:
+    return running.run("watch/kvitt")
+
+
+def test_a_deploy_loses_no_late_run(running: Running, tmp_path: Path) -> None:
+    """prefect #17764: a deploy deleted late runs."""
+    running.worker.stop()
+    try:
+        on = enrolled(running, tmp_path, "late-run")
+        running.stack.run("kvitt", "apply")
+        where = f"deployments/{deployment(running, 'late-run')['id']}/create_flow_run"
+        late = api(running, "POST", where, {"state": {"type": "SCHEDULED"}})
+        with prefect_database(running) as database:
+            database.execute(
+                "update flow_run set auto_scheduled = true, expected_start_time = now()"
+                " - interval '10 minutes' where id = %s",
+                [late["id"]],
+            )
+        enrolled(running, tmp_path, "late-run", **{**on, "organisation": "Fjordby IL"})
+        running.stack.run("kvitt", "apply")
+        assert api(running, "GET", f"flow_runs/{late['id']}")["state_type"] == "SCHEDULED"
+        # What a deploy keeps, a pause deletes: by a person, or by another version of Prefect.
+        api(running, "POST", f"deployments/{late['deployment_id']}/pause_deployment")
+        with pytest.raises(httpx.HTTPStatusError, match="404"):
+            api(running, "GET", f"flow_runs/{late['id']}")
+    finally:
+        running.worker.start()
+    watch(running)
+    wait_for(lambda: settled(running, "late-run"))
+
+
+def test_what_is_switched_off_is_paused_and_on_again_by_watch(
+    running: Running, tmp_path: Path
+) -> None:
+    off = enrolled(running, tmp_path, "switched", enabled=False)
+    watch(running)
+    assert deployment(running, "switched")["paused"]
+    enrolled(running, tmp_path, "switched", cron="7 5 * * *", first_period=off["first_period"])
+    told = running.stack.run("kvitt", "plan")
+    [line] = [line for line in told.splitlines() if "sync/switched" in line]
+    assert "enabled: False → True" in line
+    assert f"schedule: `{off['cron']}` Europe/Oslo, due " in line
+    assert "→ `7 5 * * *` Europe/Oslo, due " in line
+    watch(running)
+    [schedule] = deployment(running, "switched")["schedules"]
+    assert schedule["schedule"]["cron"] == "7 5 * * *"
+    assert not deployment(running, "switched")["paused"]
+    before = deployment(running, "switched")["updated"]
+    watch(running)
+    assert deployment(running, "switched")["updated"] == before
+
+
+def test_a_run_whose_process_is_gone_does_not_show_running_for_ever(
+    running: Running, tmp_path: Path
+) -> None:
+    """prefect #16746: a dead worker leaves a run Running for ever, and its slot taken."""
+    enrolled(running, tmp_path, "dead-run", enabled=False)
+    running.stack.run("kvitt", "apply")
+    where = f"deployments/{deployment(running, 'dead-run')['id']}/create_flow_run"
+    dead, live, strange = (
+        api(running, "POST", where, {"state": {"type": "RUNNING"}, "parameters": parameters})
+        for parameters in ({}, {}, {"project": "another"})
+    )
+    with prefect_database(running) as database:
+        database.execute(
+            "update flow_run set start_time = now() - interval '20 minutes' where id = any(%s)",
+            [[dead["id"], live["id"], strange["id"]]],
+        )
+    with ledger_database(running) as database:
+        database.execute(
+            "insert into kvitt.attempts (id, integration_id, due_at, fence, trigger, flow_run)"
+            " select %s, integration_id, due_at, 1, 'person', %s from kvitt.periods"
+            " where integration_id = 'dead-run' order by due_at limit 1",
+            [uuid4(), live["id"]],
+        )
+    watch(running)
+    states = [
+        api(running, "GET", f"flow_runs/{run['id']}")["state"] for run in (dead, live, strange)
+    ]
+    assert [state["type"] for state in states] == ["CRASHED", "RUNNING", "RUNNING"]
+    assert "its process is gone" in states[0]["message"]
+
+
+def test_past_periods_are_filled_in_by_a_parameter(running: Running, tmp_path: Path) -> None:
+    integration = enrolled(running, tmp_path, "history")
+    running.stack.run("kvitt", "apply")
+    since = integration["first_period"] - 3 * HOUR
+    printed = running.run("sync/history", "--param", f'back_to="{since.isoformat()}"')
+    assert "Settled" in printed
+    assert settled(running, "history", periods=4)
+    told = running.stack.run("kvitt", "backfill", "history", "--from", since.isoformat(), "--wait")
+    assert "0 periods were written into the past\n4 of 4 periods settled, 0 vouchers" in told
+
+
+@pytest.fixture
+def heard() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A webhook that people listen to: its address, and what was posted there."""
+    posted: list[dict[str, str]] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/people", posted
+    server.shutdown()
+    server.server_close()
+
+
+SAVE = """
+import json, sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+CustomWebhookNotificationBlock(
+    name="people", url=json.load(sys.stdin)["url"],
+    json_data={"subject": "{{subject}}", "body": "{{body}}"},
+).save("people", overwrite=True)
+"""
+
+
+def test_people_are_told_of_each_kind_once(
+    running: Running, tmp_path: Path, heard: tuple[str, list[dict[str, str]]]
+) -> None:
+    url, posted = heard
+    assert "nobody is told" in said(running, "kvitt", "apply")
+    with pytest.raises(CommandFailed, match="there is no block custom-webhook/nobody"):
+        running.stack.run("kvitt", "apply", "--notify", "custom-webhook/nobody")
+    running.stack.run_python("-c", SAVE, given={"url": url})
+    running.stack.run("kvitt", "apply", "--notify", "custom-webhook/people")
+    assert "nobody is told" not in said(running, "kvitt", "apply")  # it is remembered
+    time.sleep(3)  # the server reads its automations anew each second or so
+
+    for event in NOTIFICATIONS:
+        api(
+            running,
+            "POST",
+            "events",
+            [
+                {
+                    "id": str(uuid4()),
+                    "event": event,
+                    "occurred": datetime.now(UTC).isoformat(),
+                    "resource": {"prefect.resource.id": "kvitt.integration.fjordby"},
+                    "payload": {"text": f"what happened: {event}"},
+                }
+            ],
+        )
+    wait_for(lambda: len(posted) >= len(NOTIFICATIONS), 30)
+    told = {post["subject"]: post["body"] for post in posted}
+    assert told == {s: f"what happened: {event}" for event, s in NOTIFICATIONS.items()}
+
+    posted.clear()
+    enrolled(running, tmp_path, "unwatched")
+    with ledger_database(running) as database:
+        database.execute(
+            "update kvitt.integrations set expected_since = '-infinity' where id = 'unwatched'"
+        )
+    watch(running)
+    wait_for(lambda: any("unwatched@" in post["body"] for post in posted), 30)
+    wait_for(lambda: settled(running, "unwatched"))
+    watch(running)
+    wait_for(lambda: any("over: late of unwatched" in post["body"] for post in posted), 30)
+    late = [post for post in posted if "unwatched@" in post["body"]]
+    assert [post["subject"] for post in late] == ["kvitt: late"]
+
+
+def said(running: Running, *command: str) -> str:
+    """Return what a command printed, on both streams."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / command[0], *command[1:]],
+        cwd=CHECKOUT,
+        env={**inherited_environment(), **running.stack.env},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout + done.stderr
+
+
+def test_watch_gives_a_sign_of_life(running: Running) -> None:
+    watch(running)
+    assert "watch" in running.stack.run("kvitt", "watchers")
