@@ -15,10 +15,11 @@ _A_DAY = timedelta(days=1)
 
 
 class Purpose(StrEnum):
-    """What a request is spent on."""
+    """What a request is spent on. Only probes have to leave room: no export depends on them."""
 
     EXPORT = "export"
     READ_BACK = "read-back"
+    SET_UP = "set-up"
     PROBE = "probe"
     TOKEN = "token"  # noqa: S105 - the word, not one of them
 

@@ -651,7 +651,7 @@ class BusinessCentral:
         what, path = "show its general ledger setup", "generalLedgerSetup"
         found: list[str] = []
         options = {"$select": "localCurrencyCode,allowPostingFrom,allowPostingTo"}
-        async for setup in self._rows(what, path, options, _LedgerSetup, Purpose.PROBE):
+        async for setup in self._rows(what, path, options, _LedgerSetup, Purpose.SET_UP):
             if setup.local_currency_code not in ("", book_currency):
                 found.append(
                     f"The local currency in Business Central is {setup.local_currency_code}, and "
@@ -669,7 +669,7 @@ class BusinessCentral:
     async def _misfits_of_queue(self) -> list[str]:
         options = {"$filter": f"objectIdToRun eq {_POSTING_JOB}", "$top": "1"}
         what, path = "show its job queue", "jobQueueEntries"
-        if not await _any(self._rows(what, path, options, _Journal, Purpose.PROBE)):
+        if not await _any(self._rows(what, path, options, _Journal, Purpose.SET_UP)):
             return []
         words = "Journals are posted by a job queue, so kvitt is told that they are before they are"
         return [f"{words}. Turn it off: General Ledger Setup, Post with Job Queue"]
@@ -692,7 +692,7 @@ class BusinessCentral:
         """Delete a trial journal that was left. Raises Refused for one that others write in."""
         options = {"$filter": f"code eq '{_TRIAL}'", "$select": "id,displayName"}
         what = "look for a trial journal"
-        async for left in self._rows(what, "journals", options, _TriedJournal, Purpose.PROBE):
+        async for left in self._rows(what, "journals", options, _TriedJournal, Purpose.SET_UP):
             lines = await self._tried_lines(left.id)
             blank = not any(each.account_number or each.amount for each in lines or ())
             if left.display_name != _TRIAL_NAME or not blank:
@@ -716,7 +716,7 @@ class BusinessCentral:
         """Return the lines of a trial journal; None where somebody has deleted it meanwhile."""
         what, path = "show a trial journal", f"journals({journal})/journalLines"
         options = {"$select": "documentNumber,accountNumber,amount,balancingAccountNumber"}
-        rows = self._rows(what, path, options, _TriedLine, Purpose.PROBE)
+        rows = self._rows(what, path, options, _TriedLine, Purpose.SET_UP)
         try:
             return [line async for line in rows]
         except Declined as refusal:
@@ -737,7 +737,7 @@ class BusinessCentral:
         """Write where nothing can come of it: without a guard, and again if the reply is lost."""
         call = Call(
             what=what,
-            purpose=Purpose.PROBE,
+            purpose=Purpose.SET_UP,
             method=method,
             url=f"{self._root}/{self._company}/{path}",
             headers={"If-Match": "*"} if method == "DELETE" else {},

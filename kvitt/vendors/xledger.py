@@ -441,7 +441,7 @@ class Xledger:
         tried = _TRIED_BY_REFERENCE if by_reference else _TRIED_BY_TIME
         for name, document in _LOOKED_AT.items():
             filtered = document % tried if "%s" in document else document
-            call = self._call(f"show {name}", Purpose.PROBE, filtered, {"first": 1, "after": None})
+            call = self._call(f"show {name}", Purpose.SET_UP, filtered, {"first": 1, "after": None})
             try:
                 await self._ask(call, lambda _: None)
             except Refused as refusal:

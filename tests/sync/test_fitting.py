@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvitt.domain.errors import PeriodFailed, Unsent
+from kvitt.domain.errors import PeriodFailed, PeriodPostponed
 from tests.sync.scene import until
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     SetScene = Callable[..., Awaitable[Scene]]
     Run = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]
 
-PROBES = {"xledger": 3, "business-central": 6}
+REQUESTS = {"xledger": 3, "business-central": 6}
 SHORT = timedelta(seconds=2)
 # A setting of each simulator that makes it a misfit, how it fits, and the remedy that is named.
 MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -58,8 +58,8 @@ async def test_the_set_up_is_looked_at_once_before_the_first_export(
     await it.approve(2)
     await it.approve(2, period=1)
     first, second = await it.receipt(), await it.receipt()
-    assert first["requests"]["probe"] == PROBES[books.vendor]
-    assert "probe" not in second["requests"]
+    assert first["requests"]["set-up"] == REQUESTS[books.vendor]
+    assert "set-up" not in second["requests"]
     assert fitted(it)
     assert it.audit().clean
 
@@ -71,7 +71,7 @@ async def test_a_period_without_records_leaves_the_question_to_the_next(
     await it.approve(1, period=1)
     assert (await it.receipt())["requests"] == {}
     assert not fitted(it)
-    assert (await it.receipt())["requests"]["probe"] == PROBES[books.vendor]
+    assert (await it.receipt())["requests"]["set-up"] == REQUESTS[books.vendor]
 
 
 async def test_a_misfit_stops_the_period_before_anything_is_sent_and_names_the_remedy(
@@ -89,7 +89,7 @@ async def test_a_misfit_stops_the_period_before_anything_is_sent_and_names_the_r
     books.change(**fits)
     await it.stage.mend()
     receipt = await it.receipt()
-    assert receipt["requests"]["probe"] == 2 * PROBES[books.vendor]
+    assert receipt["requests"]["set-up"] == 2 * REQUESTS[books.vendor]
     assert it.audit().clean
 
 
@@ -115,7 +115,7 @@ async def test_a_person_may_accept_the_set_up_as_it_is(scene: SetScene, xledger:
     )
     receipt = await it.receipt()
     xledger.change(errors_carry_ext_identifier=True)
-    assert receipt["requests"]["probe"] == PROBES["xledger"]
+    assert receipt["requests"]["set-up"] == REQUESTS["xledger"]
     assert [d["decision"] for d in receipt["decisions"]] == ["accept set-up"]
     assert fitted(it)
 
@@ -136,7 +136,7 @@ async def test_it_is_looked_at_anew_when_the_integration_leads_elsewhere(
     await it.stage.ledger.save_integration(changed)
     assert fitted(it) is not asked_again
     await it.approve(1)
-    assert ("probe" in (await it.receipt())["requests"]) is asked_again
+    assert ("set-up" in (await it.receipt())["requests"]) is asked_again
 
 
 async def test_an_integration_that_changed_while_it_was_looked_at_is_looked_at_again(
@@ -160,7 +160,7 @@ async def test_a_vendor_that_cannot_be_asked_leaves_it_to_the_next_run(
     await it.approve(1)
     on = {"xledger": "glImportItems", "business-central": "generalLedgerSetup.list"}[books.vendor]
     books.fault("status", on=on, status=503, times=3)
-    with pytest.raises(Unsent):
+    with pytest.raises(PeriodPostponed):
         await it.run()
     assert (it.stage.chunks(), fitted(it)) == ([], False)
     await it.receipt()
@@ -179,7 +179,7 @@ async def test_a_lost_reply_to_the_trial_leaves_no_trace(
     await it.approve(1)
     business_central.fault(fault, on=operation)
     receipt = await it.receipt()
-    assert receipt["requests"]["probe"] > PROBES["business-central"]
+    assert receipt["requests"]["set-up"] > REQUESTS["business-central"]
     assert it.audit().clean
     assert await journals(business_central) == [f"{await reference(it)}K"]
 

@@ -599,7 +599,7 @@ async def test_what_the_posting_job_refuses_is_traced_to_its_voucher(
 
 async def test_a_tenant_that_fits_has_no_misfits(xl: Client) -> None:
     assert await xl.misfits(book_currency="NOK", today=NOW.date()) == []
-    assert xl.requests == {"probe": 3}
+    assert xl.requests == {"set-up": 3}
 
 
 async def test_a_schema_without_a_reference_on_refusals_is_a_misfit(
