@@ -194,9 +194,10 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
         strays = Strays(self._work_pool_name, patience=self._patience.stray, logger=self._logger)
         while True:
             await asyncio.sleep(self._patience.sign_of_life)
-            with _logged(self._logger, "looking after runs"):
-                for flow_run_id in list(self._runs):
+            for flow_run_id in list(self._runs):
+                with _logged(self._logger, f"touching run {flow_run_id}"):  # it may be deleted
                     await self.client.update_flow_run(flow_run_id, infrastructure_pid=self._mark)
+            with _logged(self._logger, "looking after runs"):
                 await self._cancel_unheard()
                 await strays.look(self.client, ours=list(self._runs))
 

@@ -175,8 +175,10 @@ async def test_a_living_workers_runs_are_left_alone(pool: Pool) -> None:
     """Whichever of the two takes it, the other one looks at it for longer than its patience."""
     for name in ("one", "two"):
         pool.start_worker(name=name, sign_of_life="1")
-    run = await pool.run("nap", seconds=6)
-    await pool.state_of(run, "Running")
+    deleted, run = await pool.run("nap", seconds=6), await pool.run("nap", seconds=6)
+    for each in (deleted, run):
+        await pool.state_of(each, "Running")
+    await pool.prefect.delete_flow_run(deleted)
     await pool.state_of(run, "Completed")
 
 
