@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvitt.domain.errors import PeriodFailed, PeriodPostponed
+from kvitt.domain.errors import PeriodFailed, PeriodPostponed, Unsent
 from tests.sync.scene import until
 
 if TYPE_CHECKING:
