@@ -59,9 +59,17 @@ def _check_template(template: str) -> str:
 Template = Annotated[NonEmpty, AfterValidator(_check_template)]
 
 
+LINE_TEXT = "{line_text}"
+"""The template that says nothing more than the line itself."""
+
+
 def filled(template: str, words: Table[str, str]) -> str:
     """Fill a template in, on one line, as in a ledger: a claim's text may have line breaks."""
-    text = _PLACEHOLDER.sub(lambda found: words[found[1]], template)
+    return on_one_line(_PLACEHOLDER.sub(lambda found: words[found[1]], template))
+
+
+def on_one_line(text: str) -> str:
+    """Return a text without line breaks, and without more than one space between its words."""
     return " ".join(text.split())
 
 
@@ -122,7 +130,7 @@ class Mapping(Part):
     values: dict[Code, dict[Code, Code]] = {}
     strict: tuple[WordList, ...] = ()
     defaults: Defaults = Field(default_factory=Defaults)
-    text: Template = "{line_text}"
+    text: Template = LINE_TEXT
     comment: Template | None = None
     posting_date: Literal["voucher", "period"] = "voucher"
     closed_until: date | None = None

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -70,6 +71,7 @@ def key_of(integration_id: str, due_at: datetime) -> str:
     return f"{integration_id}@{due_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
 
 
+@lru_cache(maxsize=64)  # a line's name begins with it, and a period has many lines
 def reference_of(integration_id: str, due_at: datetime) -> str:
     """Name a period in nine characters, A-Z and 0-9, the same at each call.
 

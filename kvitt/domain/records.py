@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date
-from decimal import Decimal
-from typing import TYPE_CHECKING, Self
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 
 from kvitt.domain.fields import Code, Currency, Identifier, NonEmpty
-from kvitt.domain.money import Amount, is_exact, rounded
+from kvitt.domain.money import Amount, is_exact, parse_amount, rounded
 
 if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
@@ -73,6 +80,19 @@ class Record(BaseModel):
         return self
 
 
+def _taken_amount(value: object) -> Decimal:
+    """Return an amount that the ledger wrote as a string; it has checked it. Lines are many."""
+    if isinstance(value, str):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            pass  # it says what is wrong with it
+    return parse_amount(value)
+
+
+TakenAmount = Annotated[Decimal, PlainValidator(_taken_amount)]
+
+
 class TakenLine(BaseModel):
     """A line as the ledger hands it out, complete."""
 
@@ -81,8 +101,8 @@ class TakenLine(BaseModel):
     number: int
     account: str
     party: str | None
-    amount: Amount
-    book_amount: Amount
+    amount: TakenAmount
+    book_amount: TakenAmount
     tax: str | None
     dimensions: dict[str, str]
     text: str | None

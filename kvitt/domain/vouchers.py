@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from kvitt.domain.mapping import filled, objection_to, translate
+from kvitt.domain.mapping import LINE_TEXT, filled, objection_to, on_one_line, translate
 from kvitt.domain.money import Totals, checksum_of, in_figures
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def voucher_of(record: TakenRecord, integration: Integration, *, due_at: datetim
         source=mapping.source,
         text=record.text,
         lines=tuple(
-            _line_of(line, words, _texts_of(line, record, period_day), mapping)
+            _line_of(line, words, record, integration, period_day)
             for line, words in zip(record.lines, lines, strict=True)
         ),
         objection=objection_to(lines) or _closed(posting_date, mapping),
@@ -102,8 +102,13 @@ def voucher_of(record: TakenRecord, integration: Integration, *, due_at: datetim
 
 
 def _line_of(
-    line: TakenLine, words: Translation, texts: Mapping[str, str], mapping: Declaration
+    line: TakenLine,
+    words: Translation,
+    record: TakenRecord,
+    integration: Integration,
+    period_day: date,
 ) -> VoucherLine:
+    text, comment = _texts_of(line, record, integration.mapping, period_day)
     return VoucherLine(
         number=line.number,
         account=words.account.becomes,
@@ -112,13 +117,24 @@ def _line_of(
         booked=line.book_amount,
         tax=words.tax and words.tax.becomes,
         dimensions={name.becomes: value.becomes for name, value in words.dimensions},
-        # A template may come to nothing, as that of a party does where there is none.
-        text=filled(mapping.text, texts) or filled("{line_text}", texts),
-        comment=filled(mapping.comment, texts) or None if mapping.comment else None,
+        text=text,
+        comment=comment,
     )
 
 
-def _texts_of(line: TakenLine, record: TakenRecord, period_day: date) -> dict[str, str]:
+def _texts_of(
+    line: TakenLine, record: TakenRecord, mapping: Declaration, period_day: date
+) -> tuple[str, str | None]:
+    """Return a line's text and comment. A template may come to nothing: then its own text it is."""
+    own = on_one_line(line.text or record.text)
+    if mapping.text == LINE_TEXT and mapping.comment is None:
+        return own, None
+    words = _words_for_templates(line, record, period_day)
+    comment = filled(mapping.comment, words) or None if mapping.comment else None
+    return filled(mapping.text, words) or own, comment
+
+
+def _words_for_templates(line: TakenLine, record: TakenRecord, period_day: date) -> dict[str, str]:
     """Return what the placeholders of the mapping's templates stand for."""
     parties = {each.party for each in record.lines if each.party}
     only_party = next(iter(parties)) if len(parties) == 1 else ""
