@@ -296,7 +296,7 @@ async def live_and_compare(project: ClockedProject, seed: int) -> None:
     assert len(year.records) > 100
     assert year.books.booked == Counter(year.records)
     # Each miss was told in time: by the first look after the minute that is allowed.
-    late = [(row[0], row[1], row[2]) for row in rows if year.started[row[0]] - row[2] >= LATE]
+    late = [row[:3] for row in rows if late_start(year, row[0], row[2])]
     assert len(late) > 50
     assert [key for key, who, due in late if not told_in_time(year, key, who, due)] == []
     # And nothing was told that was not so, nor left standing.
@@ -324,22 +324,27 @@ async def live_through(year: Year) -> None:
                 await planning.write_ahead(year.ledger, other)
 
 
-def told_in_time(year: Year, key: str, who: str, due: datetime) -> bool:
-    """Say whether an incident of that integration was open, and told, when it had to be.
+def late_start(year: Year, key: str, due: datetime) -> bool:
+    """Say whether a period began too late, by the clock that the ledger had at the time."""
+    return year.fate.clock(year.started[key]) - due >= LATE
 
-    In time is: at the first look of `watch` after the allowed lateness, by a clock that may be
-    wrong by so much; or at the start itself, where that came first.
+
+def told_in_time(year: Year, key: str, who: str, due: datetime) -> bool:
+    """Say whether people knew, when they had to, that the integration was late.
+
+    They had to at the first look of `watch` after the minute allowed, by the ledger's own clock;
+    or at the start itself, where that came first.
     """
-    allowed = due + LATE + WORST_CLOCK
-    first_look = next((moment for moment in year.watched if moment >= allowed), END)
-    by = min(first_look, max(year.started[key], due + LATE))
+    looks = (look for look in year.watched if look >= due - WORST_CLOCK)
+    first_look = next((look for look in looks if year.fate.clock(look) >= due + LATE), END)
+    by = min(first_look, year.started[key])
     told = [
         (moment, incident.event == "kvitt.incident.over")
         for moment, incident in year.told
         if incident.integration_id == who and incident.kind in ("late", "missed")
     ]
     opened = sum(moment <= by for moment, over in told if not over)
-    return opened > sum(moment < due for moment, over in told if over)
+    return opened > sum(moment < by for moment, over in told if over)
 
 
 def open_incidents(project: ClockedProject) -> list[Any]:
