@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from blocks import SupabaseProject
 from blocks.vendors import CONNECTIONS
-from deployments import integrations as deployments
 from deployments.foundations import ensure_pool, ensure_task_results
+from flows import deployments
 from flows.sync import PROJECT
 from flows.sync import sync as flow
 from kvitt import sync as way
