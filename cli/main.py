@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from kvitt.domain.periods import Period
     from kvitt.domain.records import Record
     from kvitt.domain.vouchers import Voucher
-    from kvitt.ledger.rpc import Integrations, Progress, Spending
+    from kvitt.ledger.rows import Integrations, Progress, Spending
 
 app = typer.Typer(
     help="Carries approved records into accounting systems, exactly once, and proves it.",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from kvitt.ledger.rpc import SecondScheduler
+    from kvitt.ledger.rows import SecondScheduler
 
 # Its job runs each minute; a second one that it misses is worth a word.
 _STALE_SECONDS = 130

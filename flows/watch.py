@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun, State
 
-    from kvitt.ledger.rpc import Integrations, Work
+    from kvitt.ledger.rows import Integrations, Work
 
 POOL = "kvitt"
 """The work pool of the deployments, unless told else."""

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from kvitt.domain.calendar import due_before, due_times, due_times_between, first_due
-from kvitt.ledger.rpc import Calendar
+from kvitt.ledger.rows import Calendar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,22 +7,33 @@ simply made again, here and nowhere else: for half a minute, then LedgerUnavaila
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
 import stamina
 from postgrest.exceptions import APIError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
 from kvitt.domain.follow_ups import FollowUp
 from kvitt.domain.incidents import Incident
-from kvitt.domain.integrations import Integration, Scheduler
-from kvitt.domain.periods import Period, PeriodState
+from kvitt.domain.integrations import Integration
+from kvitt.domain.periods import Period
 from kvitt.domain.records import TakenRecord
+from kvitt.ledger.rows import (
+    Calendar,
+    Heartbeat,
+    Integrations,
+    KeptRecord,
+    Progress,
+    SecondScheduler,
+    SetAside,
+    Spending,
+    Work,
+)
 from kvitt.ports import Chunk, Claim, Grant, Looks
 
 if TYPE_CHECKING:
@@ -47,7 +58,7 @@ _LEASE_LOST = "KV001"
 _NOT_NOW = ("08", "53", "57P", "58", "40", "PGRST00", "408", "429", "500", "502", "503", "504")
 
 _records = TypeAdapter(list[TakenRecord])
-_chunks = TypeAdapter(list[Chunk])
+T = TypeVar("T")
 
 
 class SupabaseLedger:
@@ -80,10 +91,11 @@ class SupabaseLedger:
             p_worker=trigger.worker,
             p_picked_up_at=_iso(trigger.picked_up_at),
         )
+        answer = _read(dict[str, Any], answer)
         if "integration" in answer:
             answer["fitted"] = answer["integration"]["fitted_at"] is not None
             answer["integration"] = integration_of(answer["integration"])
-        return Claim.model_validate(answer)
+        return _read(Claim, answer)
 
     async def renew(self, period: Period, lease: timedelta) -> None:
         """Hold the lease for another while, counted from now."""
@@ -130,7 +142,7 @@ class SupabaseLedger:
     async def read_chunks(self, period: Period, *, after: int, limit: int) -> list[Chunk]:
         """Return the next chunks of a period, by number."""
         answer = await self._call("read_chunks", **_named(period), p_after=after, p_limit=limit)
-        return _chunks.validate_python(answer)
+        return _read(list[Chunk], answer)
 
     async def intend(
         self,
@@ -154,7 +166,7 @@ class SupabaseLedger:
             p_totals=totals.as_json(),
             p_settle=_interval(settle),
         )
-        return None if answer is None else Chunk.model_validate(answer)
+        return None if answer is None else _read(Chunk, answer)
 
     async def settle_chunk(
         self,
@@ -178,7 +190,7 @@ class SupabaseLedger:
             p_absences=absences,
             p_gap="0" if gap is None else _interval(gap),
         )
-        return Chunk.model_validate(answer)
+        return _read(Chunk, answer)
 
     async def set_aside(self, period: Period, reasons: Mapping[int, str], *, most: int) -> None:
         """Set vouchers aside, by their place in the batch; KV006 for more than `most` of them."""
@@ -223,7 +235,7 @@ class SupabaseLedger:
     async def suspend(self, period: Period, reason: str) -> datetime:
         """Let the period wait for a missing reply; returns until when (UTC)."""
         answer = await self._call("suspend_period", **_fenced(period), p_reason=reason)
-        return TypeAdapter(AwareDatetime).validate_python(answer)
+        return _read(datetime, answer)
 
     async def fail(self, period: Period, reason: str) -> None:
         """Stop the period for a person."""
@@ -241,7 +253,7 @@ class SupabaseLedger:
             p_postponed=postponed,
             p_reason=reason,
         )
-        return TypeAdapter(AwareDatetime).validate_python(answer)
+        return _read(datetime, answer)
 
     async def mark_fitted(self, period: Period, integration: Integration) -> None:
         """Write down that the vendor's set-up fits, for where the integration leads to now."""
@@ -271,7 +283,7 @@ class SupabaseLedger:
         rows = await self._ask(query.eq("due_at", due_at.isoformat()))
         if not rows:
             raise LedgerRefused(f"{integration} has no period due at {due_at}", code="KV004")
-        return Period.model_validate(rows[0])
+        return _read(Period, rows[0])
 
     # -- the budget --------------------------------------------------------------------------------
 
@@ -297,7 +309,7 @@ class SupabaseLedger:
             p_spent=dict(spent),
             p_allowance=allowance,
         )
-        return Grant.model_validate(answer)
+        return _read(Grant, answer)
 
     async def return_requests(self, reservation: UUID, spent: Mapping[str, int]) -> None:
         """Give back what is left of a reservation, having spent so much of it."""
@@ -306,7 +318,7 @@ class SupabaseLedger:
     async def read_budgets(self, connection: str | None = None) -> list[Spending]:
         """Return what each connection has spent, by month, the latest first."""
         answer = await self._call("read_budgets", p_connection=connection)
-        return TypeAdapter(list[Spending]).validate_python(answer)
+        return _read(list[Spending], answer)
 
     # -- for the command line and the watchers -----------------------------------------------------
 
@@ -323,8 +335,8 @@ class SupabaseLedger:
         async for row in self._rows("integrations", "id"):
             try:
                 valid.append(integration_of(row))
-            except ValidationError as error:
-                broken[row["id"]] = _in_words(error)
+            except LedgerRefused as error:
+                broken[row["id"]] = str(error)
         return Integrations(valid=valid, broken=broken)
 
     async def _rows(self, table: str, key: str) -> AsyncGenerator[dict[str, Any]]:
@@ -351,7 +363,7 @@ class SupabaseLedger:
         answer = await self._call("calendar", p_integration=integration)
         if answer is None:
             raise LedgerRefused(f"there is no integration {integration}", code="KV004")
-        return Calendar.model_validate(answer)
+        return _read(Calendar, answer)
 
     async def plan_periods(
         self, integration: str, *, opens_at: datetime | None, due: Sequence[datetime]
@@ -378,7 +390,7 @@ class SupabaseLedger:
         if integration is not None:
             query = query.eq("integration_id", integration)
         rows = await self._ask(query.order("due_at", desc=True).limit(limit))
-        return [Period.model_validate(row) for row in rows]
+        return _read(list[Period], rows)
 
     async def read_next_period(self, integration: str) -> Period:
         """Return the oldest period that is not finished, due or not; LedgerRefused for none."""
@@ -387,7 +399,7 @@ class SupabaseLedger:
         rows = await self._ask(open_ones.order("due_at").limit(1))
         if not rows:
             raise LedgerRefused(f"{integration} has no period that is not finished", code="KV004")
-        return Period.model_validate(rows[0])
+        return _read(Period, rows[0])
 
     async def skip(
         self, integration: str, due_at: datetime, *, who: str, reason: str
@@ -443,7 +455,7 @@ class SupabaseLedger:
         if answer is None:
             which = "no record yet" if record is None else f"no record {record}"
             raise LedgerRefused(f"{integration} has {which}", code="KV004")
-        return KeptRecord.model_validate(answer)
+        return _read(KeptRecord, answer)
 
     async def read_set_aside(self, integration: str | None = None) -> list[SetAside]:
         """Return what was set aside and not mended, of one integration or of all."""
@@ -451,11 +463,11 @@ class SupabaseLedger:
         if integration is not None:
             query = query.eq("integration_id", integration)
         rows = await self._ask(query.order("set_aside_at", desc=True).limit(_PAGE))
-        return [SetAside.model_validate(row) for row in rows]
+        return _read(list[SetAside], rows)
 
     async def integrations_with_work(self) -> list[Work]:
         """Return the integrations for which a run would find something to do now."""
-        return TypeAdapter(list[Work]).validate_python(await self._call("integrations_with_work"))
+        return _read(list[Work], await self._call("integrations_with_work"))
 
     # -- what a vendor posts by itself -------------------------------------------------------------
 
@@ -464,13 +476,9 @@ class SupabaseLedger:
         answer = await self._call("claim_looks", p_looker=str(looker), p_lease=_interval(lease))
         if answer is None:
             return None
-        row = answer["integration"]
-        try:
-            answer["integration"] = integration_of(row)
-        except ValidationError as error:
-            words = f"integration {row['id']} cannot be read: {_in_words(error)}"
-            raise LedgerRefused(words, code="KV003") from error
-        return Looks.model_validate(answer)
+        answer = _read(dict[str, Any], answer)
+        answer["integration"] = integration_of(answer["integration"])
+        return _read(Looks, answer)
 
     async def record_look(
         self,
@@ -496,7 +504,7 @@ class SupabaseLedger:
             p_gap=_interval(gap),
             p_requests=dict(requests),
         )
-        return FollowUp.model_validate(answer)
+        return _read(FollowUp, answer)
 
     async def put_off_looks(self, looker: UUID, reason: str, wait: timedelta) -> None:
         """Give back the looks that could not be made, with the reason."""
@@ -521,7 +529,7 @@ class SupabaseLedger:
         answer = await self._call(
             "read_follow_ups", p_integration=integration, p_due=_iso(due_at), p_limit=limit
         )
-        return [FollowUp.model_validate(row) for row in answer]
+        return _read(list[FollowUp], answer)
 
     async def look_again(self, integration: str, due_at: datetime) -> str:
         """Have a period looked at with the next follow-up; returns its key."""
@@ -551,7 +559,7 @@ class SupabaseLedger:
     async def read_heartbeats(self) -> list[Heartbeat]:
         """Return the last sign of life of each watcher."""
         rows = await self._ask(self._client.table("heartbeats").select("*").order("who"))
-        return [Heartbeat.model_validate(row) for row in rows]
+        return _read(list[Heartbeat], rows)
 
     async def forget_watcher(self, who: str) -> bool:
         """Expect no sign of life of a watcher any more; False where there is none of that name."""
@@ -561,7 +569,7 @@ class SupabaseLedger:
         """Compare what is wrong with the open incidents; returns those that nobody was told of."""
         await self._call("note_incidents", p_integration=integration)
         answer = await self._call("untold_incidents", p_integration=integration)
-        return [Incident.model_validate(row) for row in answer]
+        return _read(list[Incident], answer)
 
     async def note_findings(self, kind: IncidentKind, found: Mapping[str, str]) -> None:
         """Note what only a watcher can see, by subject; what else is open of that kind is over."""
@@ -577,7 +585,7 @@ class SupabaseLedger:
         if not over:
             query = query.is_("ended_at", "null")
         rows = await self._ask(query.order("id", desc=True).limit(limit))
-        return [Incident.model_validate(row) for row in rows]
+        return _read(list[Incident], rows)
 
     async def runs_at_work(self, grace: timedelta) -> set[str]:
         """Return the ids of the Prefect runs that the ledger has heard of within a time."""
@@ -588,7 +596,7 @@ class SupabaseLedger:
         answer = await self._call("first_period_of", p_integration=integration)
         if answer is None:
             raise LedgerRefused(f"{integration} has no periods yet", code="KV004")
-        return Period.model_validate(answer)
+        return _read(Period, answer)
 
     async def extend_back(
         self,
@@ -614,7 +622,7 @@ class SupabaseLedger:
         answer = await self._call(
             "progress", p_integration=integration, p_from=_iso(since), p_to=_iso(until)
         )
-        return Progress.model_validate(answer)
+        return _read(Progress, answer)
 
     async def read_planned(self, integration: str, *, after: datetime) -> list[datetime]:
         """Return the due times after a time that are planned and that nobody has touched."""
@@ -654,7 +662,7 @@ class SupabaseLedger:
 
     async def read_second_scheduler(self) -> SecondScheduler:
         """Return what of the second scheduler is there."""
-        return SecondScheduler.model_validate(await self._call("second_scheduler"))
+        return _read(SecondScheduler, await self._call("second_scheduler"))
 
     # -- calls -------------------------------------------------------------------------------------
 
@@ -674,146 +682,6 @@ class SupabaseLedger:
                 f"{error}. Tried for {_RETRY_SECONDS} s; the next run goes on from here"
             ) from error
         raise AssertionError("unreachable: retry_context returns or raises")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Integrations:
-    """The table of integrations: one that cannot be read stops nobody else's work."""
-
-    valid: list[Integration]
-    broken: dict[str, str]
-
-
-class Calendar(BaseModel):
-    """How far the calendar of an integration is written, and since when its schedule holds."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    now: AwareDatetime
-    planned_until: AwareDatetime | None
-    schedule_since: AwareDatetime | None
-
-
-class KeptRecord(TakenRecord):
-    """A record with the due time of the period that took it, if one has."""
-
-    period_due_at: AwareDatetime | None
-
-
-class SetAside(BaseModel):
-    """A voucher that the accounting system did not take, and that nobody has mended."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    integration_id: str
-    due_at: AwareDatetime
-    record_id: str
-    reason: str
-
-
-class Spending(BaseModel):
-    """What one connection has spent in a month; `counted` is with what is reserved, or was lost.
-
-    `allowance` is what counts now, None for any number; `now` is the ledger's clock.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    vendor: str
-    connection: str
-    month: date
-    counted: int
-    spent: dict[str, int]
-    allowance: int | None
-    paid: bool
-    warned_at: AwareDatetime | None
-    now: AwareDatetime
-
-
-class Secret(BaseModel):
-    """A secret that the second scheduler reads from Vault: its name, not its content."""
-
-    name: str
-    what: str
-    required: bool
-    there: bool
-
-
-class Job(BaseModel):
-    """The job of pg_cron, as `cron.job` has it."""
-
-    schedule: str
-    command: str
-    active: bool
-    username: str
-
-
-class Scheduled(BaseModel):
-    """An integration that pg_cron is to start, and its deployment where that is known."""
-
-    id: str
-    scheduler: Scheduler
-    deployment: UUID | None
-
-
-class Alarm(BaseModel):
-    """An incident that goes on, as the database told it (or could not yet)."""
-
-    raised_at: AwareDatetime
-    words: str
-    told: bool
-
-
-class SecondScheduler(BaseModel):
-    """What of the second scheduler is there, and when the two watchers were last at work."""
-
-    now: AwareDatetime
-    extensions: dict[str, bool]
-    secrets: list[Secret]
-    job: Job | None
-    heartbeats: dict[str, AwareDatetime]
-    integrations: list[Scheduled]
-    alarms: list[Alarm]
-
-
-class Heartbeat(BaseModel):
-    """The last sign of life of a watcher."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    who: str
-    beat_at: AwareDatetime
-    detail: dict[str, Any]
-
-
-class Progress(BaseModel):
-    """How far a stretch of the calendar has come; the pace lets the next one begin at `next_at`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    periods: int
-    settled: int
-    failed: int
-    vouchers: int
-    next_at: AwareDatetime | None
-
-    @property
-    def finished(self) -> bool:
-        """Nothing is left but what waits for a person."""
-        return self.settled + self.failed == self.periods
-
-
-class Work(BaseModel):
-    """An integration with a period that is due and unfinished, and since when, by its own clock."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    integration_id: str
-    due_at: AwareDatetime
-    state: PeriodState
-    fence: int
-    late_seconds: float
-    backfill: bool
 
 
 class _Request(Protocol):
@@ -845,13 +713,31 @@ def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUn
     return LedgerRefused(f"{message} ({what}: {code})", code=code)
 
 
-def _in_words(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-
-
 def integration_of(row: Mapping[str, Any]) -> Integration:
-    """Read an integration from its row: what only the ledger counts is left out."""
-    return Integration.model_validate({k: row[k] for k in Integration.model_fields if k in row})
+    """Read an integration from its row: what only the ledger counts is left out.
+
+    Raises LedgerRefused for one that makes no sense: the app may have written it past kvitt.
+    """
+    try:
+        return Integration.model_validate({k: row[k] for k in Integration.model_fields if k in row})
+    except ValidationError as error:
+        words = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise LedgerRefused(
+            f"integration {row.get('id')} cannot be read: {words}", code="KV003"
+        ) from error
+
+
+def _read(kind: type[T], answer: Any) -> T:
+    """Return an answer as what it is. One that is broken on the way is nobody's fault."""
+    try:
+        return _adapter(kind).validate_python(answer)
+    except ValidationError as error:
+        raise LedgerUnavailable(f"the ledger's reply cannot be read as {kind}") from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def _taken(period: Period, answer: Any) -> list[TakenRecord]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from kvitt.ledger import SupabaseLedger
-    from kvitt.ledger.rpc import Spending
+    from kvitt.ledger.rows import Spending
     from sandbox.supabase import Supabase
     from tests.cast import Stage
 

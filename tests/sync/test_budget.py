@@ -15,7 +15,7 @@ from tests.sync.scene import until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from kvitt.ledger.rpc import Spending
+    from kvitt.ledger.rows import Spending
     from tests.sync.scene import Books, Scene
 
     SetScene = Callable[..., Awaitable[Scene]]
