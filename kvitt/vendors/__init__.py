@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from kvitt.ports import Vendor
-from kvitt.vendors import business_central, xledger
+from kvitt.vendors import business_central, dataverse, xledger
 from kvitt.vendors.business_central import BusinessCentral, BusinessCentralSettings
+from kvitt.vendors.dataverse import Dataverse, DataverseSettings
 from kvitt.vendors.xledger import Xledger, XledgerSettings
 
 if TYPE_CHECKING:
@@ -71,5 +72,6 @@ VENDORS: Mapping[str, Kind[Any]] = {
         business_central.rows,
         business_central.objection,
     ),
+    "dataverse": Kind(DataverseSettings, Dataverse, dataverse.rows, dataverse.objection),
     "xledger": Kind(XledgerSettings, Xledger, xledger.rows, xledger.objection),
 }

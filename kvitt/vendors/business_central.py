@@ -18,22 +18,23 @@ import hashlib
 import re
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
 from kvitt.domain.money import Amount, Totals
 from kvitt.ports import Habits
-from kvitt.vendors import exact_json
+from kvitt.vendors import exact_json, odata
+from kvitt.vendors.entra import Entra, EntraSettings
 from kvitt.vendors.http import (
     PATIENCE,
     Address,
@@ -43,10 +44,8 @@ from kvitt.vendors.http import (
     Http,
     Patience,
     Purpose,
-    Secret,
-    Unauthorised,
-    retry_after,
 )
+from kvitt.vendors.odata import Page
 from kvitt.vendors.references import LAST_SEQUENCE, Tally, reference_to, sequence_in
 
 if TYPE_CHECKING:
@@ -87,22 +86,16 @@ _POSTING_JOB = 250
 _TRIAL = "KVITTTRIAL"
 
 
-class BusinessCentralSettings(BaseModel):
+class BusinessCentralSettings(EntraSettings):
     """One company, and the app registration that may write into it.
 
     The app has the permission API.ReadWrite.All in Entra, and is registered in Business Central
     as well.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    tenant_id: str = Field(pattern=r"^[A-Za-z0-9.-]+$")
     environment: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     company_id: UUID
-    client_id: str
-    client_secret: Secret
     api_url: Address = "https://api.businesscentral.dynamics.com"
-    login_url: Address = "https://login.microsoftonline.com"
     scope: str = "https://api.businesscentral.dynamics.com/.default"
 
 
@@ -161,11 +154,6 @@ class _TriedLine(_NamedLine):
     balancing_account_number: str
 
 
-class _Page(_Reply, Generic[R]):
-    value: list[R]
-    next_link: str | None = Field(default=None, alias="@odata.nextLink")
-
-
 class _Response(_Reply):
     id: str
     status: int
@@ -174,19 +162,6 @@ class _Response(_Reply):
 
 class _Batch(_Reply):
     responses: list[_Response]
-
-
-class _NewToken(BaseModel):
-    access_token: Secret
-    expires_in: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Token:
-    """An access token, and until when it is used by our monotonic clock."""
-
-    secret: SecretStr
-    until: float
 
 
 class _Taken(Uncertain):
@@ -219,8 +194,7 @@ class BusinessCentral:
     ) -> None:
         self._settings = settings
         self._http = Http("Business Central", timeouts, patience=patience)
-        self._clock = clock
-        self._token: _Token | None = None
+        self._entra = Entra(settings, settings.scope, self._http, clock=clock)
         self._journals: dict[str, UUID] = {}  # by code, those that we know to exist
         self._defaulting: set[str] = set()  # the accounts that give lines dimensions
         self._root = f"{settings.api_url}/v2.0/{settings.tenant_id}/{settings.environment}/api/v2.0"
@@ -392,7 +366,7 @@ class BusinessCentral:
             ),
             guard=guard,
         )
-        journal = await self._ask(call, _reader(_Journal), lines=lines)
+        journal = await self._ask(call, odata.reader(_Journal), lines=lines)
         self._journals[code] = journal.id
         return journal.id
 
@@ -506,13 +480,13 @@ class BusinessCentral:
 
         After a failure all of them are rolled back, though those before it still say 201.
         """
-        responses = _read(_Batch, reply).responses
+        responses = odata.read(_Batch, reply).responses
         for response in responses:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - 2xx
                 # Each operation's id begins with the number of its line.
                 number = response.id.partition("-")[0]
                 blamed = [line for line in lines if str(line["lineNumber"]) == number]
-                complaint = _complaint(response.status, response.body)
+                complaint = odata.complaint(response.status, response.body)
                 raise self._verdict(call, complaint, blamed or lines)
         if len(responses) != sent:
             raise self._http.lost(call, f"{len(responses)} answers to {sent} operations")
@@ -575,7 +549,7 @@ class BusinessCentral:
             method="GET",
             url=f"{self._root}/companies?$top=1&$select=id",
         )
-        await self._ask(call, _reader(_Page[_Journal]))
+        await self._ask(call, odata.reader(Page[_Journal]))
 
     async def refused_lines(self, period: Period) -> Mapping[int, str]:
         """Return nothing: what Business Central takes, it keeps until it is told to post."""
@@ -664,7 +638,7 @@ class BusinessCentral:
         name = "kvitt: a trial, may be deleted"
         body = {"code": _TRIAL, "displayName": name, "journalLines": [line]}
         reply = await self._write_for_trial("create a trial journal", "POST", "journals", body)
-        return _read(_Journal, reply).id
+        return odata.read(_Journal, reply).id
 
     async def _write_for_trial(
         self, what: str, method: str, path: str, body: Json | None = None
@@ -802,50 +776,31 @@ class BusinessCentral:
         url = (
             f"{self._root}/{self._company}/{path}?{urlencode(options, safe='$,', quote_via=quote)}"
         )
-        read = _reader(_Page[row])
-        while url:
-            call = Call(what=what, purpose=purpose, method="GET", url=url)
-            page = await self._ask(call, read)
-            for each in page.value:
-                yield each
-            url = self._next(call, page.next_link)
+        call = Call(what=what, purpose=purpose, method="GET", url=url)
 
-    def _next(self, call: Call, link: str | None) -> str | None:
-        """Return where the next page is. Our token goes there: it must not lead elsewhere."""
-        if link is not None and not link.startswith(f"{self._root}/"):
-            raise self._http.refused(call, "its next page lies on another host")
-        return link
+        async def ask(page: Call) -> Page[R]:
+            return await self._ask(page, odata.reader(Page[row]))
+
+        async for each in odata.rows(self._http, ask, call, below=self._root):
+            yield each
 
     # -- asking ------------------------------------------------------------------------------------
 
     async def _ask(
         self, call: Call, read: Callable[[httpx.Response], T], *, lines: Sequence[Json] = ()
     ) -> T:
-        """Make a call with a token, and once more with a fresh one if it is no longer valid.
+        """Make a call, and return what `read` makes of its reply.
 
         `lines` are those that the call brings; a refusal of what they hold names their vouchers.
         """
-        try:
-            return await self._ask_once(call, read, lines)
-        except Unauthorised:
-            self._token = None
-            return await self._ask_once(call, read, lines)
-
-    async def _ask_once(
-        self, call: Call, read: Callable[[httpx.Response], T], lines: Sequence[Json]
-    ) -> T:
-        headers = {
-            "Authorization": f"Bearer {await self._access_token()}",
-            "Content-Type": "application/json",
-            **call.headers,
-        }
 
         def judge(reply: httpx.Response) -> T:
             if reply.is_success:
                 return read(reply)
-            raise self._verdict(call, _complaint_of(reply), lines)
+            raise self._verdict(call, odata.complaint_of(reply), lines)
 
-        return await self._http.ask(replace(call, headers=headers), judge)
+        headers = {"Content-Type": "application/json", **call.headers}
+        return await self._entra.ask(replace(call, headers=headers), judge)
 
     def _verdict(self, call: Call, complaint: Complaint, lines: Sequence[Json]) -> VendorError:
         """Return what a complaint means. A key that exists already says: this was here before."""
@@ -857,36 +812,6 @@ class BusinessCentral:
             return error
         culprits = _sequences(_blamed(lines, complaint.message))
         return self._http.declined(call, complaint, culprits=culprits, of_content=True)
-
-    async def _access_token(self) -> str:
-        if self._token is None or self._clock() >= self._token.until:
-            self._token = await self._new_token()
-        return self._http.conceal(self._token.secret)
-
-    async def _new_token(self) -> _Token:
-        settings, asked = self._settings, self._clock()
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": settings.client_id,
-            "client_secret": self._http.conceal(settings.client_secret),
-            "scope": settings.scope,
-        }
-        call = Call(
-            what="give an access token",
-            purpose=Purpose.TOKEN,
-            method="POST",
-            url=f"{settings.login_url}/{settings.tenant_id}/oauth2/v2.0/token",
-            headers={"Content-Type": "application/x-www-form-urlencoded"},
-            content=urlencode(form),
-        )
-
-        def judge(reply: httpx.Response) -> _NewToken:
-            if reply.is_success:
-                return _NewToken.model_validate(exact_json.loads(reply.content))
-            raise self._http.verdict(call, _complaint_of(reply))
-
-        new = await self._http.ask(call, judge)
-        return _Token(secret=new.access_token, until=asked + new.expires_in - _TOKEN_MARGIN)
 
 
 # -- what a voucher becomes ------------------------------------------------------------------------
@@ -1137,37 +1062,3 @@ def _accounts_named(message: str) -> list[str]:
         r"(?:(?<!Line )(?<!Document )No\.\s*=?|Account|Vendor)\s*'?([\w-]*\d[\w-]*)", message
     )
     return list(dict.fromkeys(each.upper() for each in found))[:_MOST_ACCOUNTS]
-
-
-# -- replies ---------------------------------------------------------------------------------------
-
-
-def _read(model: type[R], reply: httpx.Response) -> R:
-    """Return a reply's content. Raises ValueError where it is not what the model says."""
-    return model.model_validate(exact_json.loads(reply.content))
-
-
-def _reader(model: type[R]) -> Callable[[httpx.Response], R]:
-    return lambda reply: _read(model, reply)
-
-
-def _complaint_of(reply: httpx.Response) -> Complaint:
-    try:
-        said = exact_json.loads(reply.content)
-    except ValueError:
-        said = reply.text  # a gateway's page, not Business Central's own words
-    return replace(_complaint(reply.status_code, said), retry_after=retry_after(reply))
-
-
-def _complaint(status: int, said: Any) -> Complaint:
-    """Read an error: Business Central's is an object, Entra's a word with a description beside."""
-    match said:
-        case {"error": {"code": str(code), "message": str(message)}}:
-            words = message.partition("CorrelationId")[0]
-            return Complaint(status=status, code=code, message=message, words=words)
-        case {"error": str(code), **further}:
-            return Complaint(
-                status=status, code=code, message=str(further.get("error_description", ""))
-            )
-        case _:
-            return Complaint(status=status, message=str(said or ""))

@@ -40,7 +40,13 @@ from kvitt.vendors.http import (
     Secret,
     retry_after,
 )
-from kvitt.vendors.references import LAST_SEQUENCE, Tally, reference_to, sequence_in
+from kvitt.vendors.references import (
+    LAST_SEQUENCE,
+    Tally,
+    line_reference_to,
+    reference_to,
+    sequence_in_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -370,7 +376,7 @@ class Xledger:
         refused: dict[int, str] = {}
         rows = self._rows("show refused lines", _PROBLEMS, _Read[_Problem])
         async for problem in rows:
-            sequence = _sequence_in(period, problem.ext_identifier)
+            sequence = sequence_in_line(period, problem.ext_identifier)
             if sequence is not None:
                 refused.setdefault(sequence, problem.message or "no reason is given")
         return refused
@@ -427,7 +433,7 @@ class Xledger:
         since = (period.due_at - _MARGIN).astimezone(_ITS_TIME).strftime("%Y-%m-%dT%H:%M:%S")
         table = _Table(Tally(first, last))
         async for row in self._rows(f"show lines since {since}", document % since, _Read[_Row]):
-            sequence = _sequence_in(period, row.ext_identifier)
+            sequence = sequence_in_line(period, row.ext_identifier)
             if sequence is not None and first <= sequence <= last:
                 table.add(sequence, row)
         return table
@@ -540,7 +546,7 @@ class Xledger:
             sequence
             for error in errors
             for each in _blamed(inputs, error)
-            if period and (sequence := _sequence_in(period, each["clientId"])) is not None
+            if period and (sequence := sequence_in_line(period, each["clientId"])) is not None
         }
         of_content = bool(inputs) and _of_content(errors[0])
         return self._http.declined(call, complaint, culprits=culprits, of_content=of_content)
@@ -598,7 +604,7 @@ def objection(period: Period, voucher: Voucher) -> str | None:
 
 def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
     """Return a line as the mutation takes it; amounts are decimal strings."""
-    name = f"{reference_to(period, voucher.sequence)}-{line.number:04d}"
+    name = line_reference_to(period, voucher.sequence, line.number)
     node: Json = {
         "extIdentifier": name,
         "trRegNumber": voucher.number,
@@ -630,11 +636,6 @@ def _rate(voucher: Voucher) -> str | None:
     """
     booked, amount = voucher.totals.booked, debit(line.amount for line in voucher.lines)
     return None if booked == amount else format(booked / amount, ".8f")
-
-
-def _sequence_in(period: Period, name: str | None) -> int | None:
-    """Return which voucher of a period a line's name belongs to; None for everybody else's."""
-    return sequence_in(period, (name or "").strip().rpartition("-")[0])
 
 
 # -- errors ----------------------------------------------------------------------------------------
