@@ -1,4 +1,4 @@
-"""Both vendors, running; each test has a company of its own in their books."""
+"""The vendors, running; each test has a company of its own in their books."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import stamina
 
 from sandbox.processes import CHECKOUT, Home
+from sandbox.vendors.simulators import SIMULATORS
 from tests.cast import FJORDBY, NORDVEST
 from tests.sync.driver import instructions
 from tests.sync.scene import Books, Scene
@@ -33,13 +34,12 @@ VENDORS = ("xledger", "business-central")
 @pytest.fixture(scope="session")
 def vendor_urls() -> Generator[dict[str, str]]:
     with Home.open(f"sync-{os.getpid()}") as home:
-        yield {vendor: _serve(home, vendor) for vendor in VENDORS}
+        yield {vendor: _serve(home, vendor) for vendor in SIMULATORS}
 
 
 def _serve(home: Home, vendor: str) -> str:
-    module = vendor.replace("-", "_")
-    books = home.path / f"{module}.db"
-    command = [sys.executable, "-m", f"sandbox.vendors.{module}", "--books", str(books)]
+    books = home.path / f"{vendor}.db"
+    command = [sys.executable, "-m", SIMULATORS[vendor].module, "--books", str(books)]
     return home.serve(vendor, command).url
 
 
@@ -55,6 +55,12 @@ def business_central(vendor_urls: dict[str, str]) -> Generator[Books]:
         yield Books.of_a_new_company(http, "business-central", vendor_urls["business-central"])
 
 
+@pytest.fixture
+def dataverse(vendor_urls: dict[str, str]) -> Generator[Books]:
+    with httpx.Client(trust_env=False) as http:
+        yield Books.of_a_new_company(http, "dataverse", vendor_urls["dataverse"])
+
+
 @pytest.fixture(params=VENDORS)
 def books(request: pytest.FixtureRequest) -> Books:
     return request.getfixturevalue(request.param.replace("-", "_"))
@@ -67,9 +73,12 @@ def scene(
     """Set the scene: an integration with a company of its own, and periods that are due."""
 
     async def scene(books: Books, *, periods: int = 1, **limits: float) -> Scene:
-        who = NORDVEST if books.vendor == "xledger" else FJORDBY
+        kind = SIMULATORS[books.vendor]
+        who = NORDVEST if kind.original_currency else FJORDBY
+        mapping = who.mapping.model_copy(update={"dimensions": {**kind.dimensions}})
+        changes = {"vendor": books.vendor, "mapping": mapping.model_dump(), "limits": limits}
         return Scene(
-            stage=await enrol(who, periods=periods, limits=limits), books=books, project=project
+            stage=await enrol(who, periods=periods, **changes), books=books, project=project
         )
 
     yield scene

@@ -23,11 +23,20 @@ COSTS = {
         {"export": 1, "read-back": 2},
         {"addGLImportItems": 1, "glImportItems": 1, "journalEntries": 1},
     ),
+    "dataverse": (
+        {"token": 1, "export": 1, "read-back": 1},
+        {"token": 1, "batch": 1, "rows.list": 1},
+    ),
     "business-central": (
         {"token": 1, "export": 2, "read-back": 1},
         {"token": 1, "journals.create": 1, "post": 1, "generalLedgerEntries.list": 1},
     ),
 }
+
+
+@pytest.fixture(params=sorted(COSTS))
+def books(request: pytest.FixtureRequest) -> Books:
+    return request.getfixturevalue(request.param.replace("-", "_"))
 
 
 async def test_what_was_approved_is_in_the_books_once_and_the_receipt_proves_it(
