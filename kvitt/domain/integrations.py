@@ -57,8 +57,8 @@ class Mapping(_Part):
     """How the app's words become the accounting system's. A word that is not listed stays itself.
 
     `dimensions` names the vendor's dimension (Business Central: its code; Xledger: the slot, like
-    glObject1, or project) for each dimension of the app. `posting_date` is the voucher's own date,
-    or the day on which the period is due in the integration's time zone.
+    glObject1, or project; Dataverse: the column) for each dimension of the app. `posting_date` is
+    the voucher's own date, or the day on which the period is due in the integration's time zone.
     """
 
     accounts: dict[Code, Code] = {}

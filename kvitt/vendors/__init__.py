@@ -1,7 +1,7 @@
 """The accounting systems that kvitt knows.
 
-A new one is a file here with its settings and its client, and a line in `VENDORS`. Beside that it
-wants a Prefect block, a page in docs/vendors, and to pass the tests in tests/vendors.
+A new one is a file here with its settings and its client, and a line in `VENDORS`; what it wants
+beside that, docs/vendors/adding.md lists.
 """
 
 from __future__ import annotations

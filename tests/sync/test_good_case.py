@@ -9,6 +9,7 @@ import pytest
 from kvitt import sync as way
 from kvitt.ledger import SupabaseLedger
 from kvitt.ports import Claim, ClaimOutcome, Trigger
+from sandbox.vendors.simulators import SIMULATORS
 from tests.sync.driver import working
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ COSTS = {
 }
 
 
-@pytest.fixture(params=sorted(COSTS))
-def books(request: pytest.FixtureRequest) -> Books:
-    return request.getfixturevalue(request.param.replace("-", "_"))
+@pytest.fixture(params=sorted(SIMULATORS))
+def books(open_books: Callable[[str], Books], request: pytest.FixtureRequest) -> Books:
+    """Each vendor's, in turn."""
+    return open_books(request.param)
 
 
 async def test_what_was_approved_is_in_the_books_once_and_the_receipt_proves_it(

@@ -62,13 +62,6 @@ def business_central(run: Run) -> Simulator:
 
 
 @pytest.fixture
-def dataverse(run: Run) -> Simulator:
-    simulator = run("dataverse")
-    simulator.restore()
-    return simulator
-
-
-@pytest.fixture
 def xledger(run: Run) -> Simulator:
     simulator = run("xledger")
     simulator.restore()
@@ -78,12 +71,6 @@ def xledger(run: Run) -> Simulator:
 @pytest.fixture
 async def bc(business_central: Simulator) -> AsyncGenerator[Client]:
     async with business_central.open() as client:
-        yield client
-
-
-@pytest.fixture
-async def dv(dataverse: Simulator) -> AsyncGenerator[Client]:
-    async with dataverse.open() as client:
         yield client
 
 
