@@ -22,10 +22,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    StringConstraints,
+    model_validator,
+)
 
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
 from kvitt.domain.money import Amount, Totals, minor_units
@@ -58,7 +65,6 @@ if TYPE_CHECKING:
     from datetime import date
     from email.message import Message
     from types import TracebackType
-    from typing import Self
 
     import httpx
 
@@ -110,6 +116,13 @@ class DataverseColumns(BaseModel):
     tax: LogicalName = "kvitt_tax"
     text: LogicalName = "kvitt_text"
     source: LogicalName = "kvitt_source"
+
+    @model_validator(mode="after")
+    def _are_different(self) -> Self:
+        names = list(self.model_dump().values())
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{', '.join(sorted(twice))} is named for two things")
+        return self
 
 
 _USUAL = DataverseColumns()
@@ -330,7 +343,14 @@ class Dataverse:
         theirs = {
             usual: getattr(self._columns, name) for name, usual in _USUAL.model_dump().items()
         }
-        return {theirs.get(column, column): value for column, value in line.items()}
+        renamed = {theirs.get(column, column): value for column, value in line.items()}
+        if len(renamed) < len(line):
+            raise Refused(
+                "a dimension is mapped to a column that holds something else: "
+                f"{', '.join(sorted(set(line) & set(theirs.values())))}. Correct the integration's "
+                "mapping, or the block's columns"
+            )
+        return renamed
 
     def _check_batch(self, call: Call, reply: httpx.Response, owners: Sequence[int]) -> None:
         """Raise unless each operation succeeded. `owners` are the vouchers, one an operation.

@@ -17,7 +17,13 @@ from kvitt.domain.integrations import Timeouts
 from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import compare
 from kvitt.vendors import Client
-from kvitt.vendors.dataverse import Dataverse, DataverseSettings, objection, rows
+from kvitt.vendors.dataverse import (
+    Dataverse,
+    DataverseColumns,
+    DataverseSettings,
+    objection,
+    rows,
+)
 from kvitt.vendors.http import Patience
 from sandbox.vendors.dataverse.simulator import COLUMNS, TABLE
 from tests.vendors.cast import KARI, SECRETS, Simulator, a_claim, a_period, claims, line, voucher
@@ -381,6 +387,22 @@ async def test_columns_of_other_names_are_written_and_read(
         await client.send(period, claims(1, 3), begins=True, guard=allow)
         await client.send(period, claims(1, 3), begins=True, guard=allow)
         assert compare(claims(1, 3), await client.find(period, first=1, last=3)).complete
+
+
+async def test_a_dimension_in_a_column_that_holds_something_else_stops_before_it_is_sent(
+    dataverse: Simulator, period: Period
+) -> None:
+    odd = {"contoso_account": "10"}
+    clash = voucher(1, line("7140", "1.00", dimensions=odd), line("2910", "-1.00"))
+    async with dataverse.open(columns={"account": "contoso_account"}) as client:
+        with pytest.raises(Refused, match="something else: contoso_account"):
+            await client.send(period, [clash], begins=True, guard=allow)
+        assert client.requests["export"] == 0
+
+
+def test_no_column_holds_two_things() -> None:
+    with pytest.raises(ValueError, match="kvitt_text is named for two things"):
+        DataverseColumns(source="kvitt_text")
 
 
 async def test_what_is_read_back_comes_in_pages(
