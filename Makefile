@@ -1,6 +1,6 @@
 # Everything a person does here, by name. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test crash check format lock clean
+.PHONY: help install demo up down test crash year bench check format lock clean
 
 PYTHON ?= python3
 venv   := .venv
@@ -43,6 +43,15 @@ crash: install ## break everything, everywhere, and count what is in the books (
 		$(if $(VENDOR),--vendor $(VENDOR)) $(if $(SETTLE),--settle $(SETTLE)) \
 		$(if $(FAULT),--fault '$(FAULT)') $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) \
 		$(if $(WORKERS),--workers $(WORKERS)) $(if $(RUSH),--rush $(RUSH)) $(if $(CROWD),--crowd $(CROWD))
+
+# VOUCHERS=20000 SEED=1 VENDOR=xledger: any of them, or none.
+year: install ## a year of 20,000 vouchers to each vendor, audited to the øre (5 minutes)
+	@$(bin)/python -m tests.year $(if $(VOUCHERS),--vouchers $(VOUCHERS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(VENDOR),--vendor $(VENDOR))
+
+# ONLY='drift': one of them. The last line of its output is JSON.
+bench: install ## measure, on real parts and two cores (30 minutes)
+	@$(bin)/python -m benchmarks $(ONLY)
 
 check: install ## format, lint, types, import rules
 	@$(bin)/ruff format --check .

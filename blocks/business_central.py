@@ -12,6 +12,7 @@ from kvitt.vendors import business_central as vendor
 
 if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
+    from kvitt.ports import Budget
 
 
 class BusinessCentral(Block):
@@ -60,12 +61,12 @@ class BusinessCentral(Block):
         description="The scope that a token is asked for.",
     )
 
-    def open_for(self, integration: Integration) -> vendor.BusinessCentral:
+    def open_for(self, integration: Integration, budget: Budget) -> vendor.BusinessCentral:
         """Return the client of an integration: an async context manager, no request made yet."""
-        return vendor.BusinessCentral(self._settings(), integration.timeouts)
+        return vendor.BusinessCentral(self._settings(), integration.timeouts, budget=budget)
 
     async def check(self) -> str:
-        """Ask for a sign of life, at the cost of a token and one request.
+        """Ask for a sign of life, at the cost of a token and a request that no budget counts.
 
         Raises VendorError, which says what is wrong.
         """

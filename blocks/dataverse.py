@@ -12,6 +12,7 @@ from kvitt.vendors import dataverse as vendor
 
 if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
+    from kvitt.ports import Budget
 
 
 class Dataverse(Block):
@@ -67,12 +68,12 @@ class Dataverse(Block):
         description="The scope that a token is asked for; none: the environment's own.",
     )
 
-    def open_for(self, integration: Integration) -> vendor.Dataverse:
+    def open_for(self, integration: Integration, budget: Budget) -> vendor.Dataverse:
         """Return the client of an integration: an async context manager, no request made yet."""
-        return vendor.Dataverse(self._settings(), integration.timeouts)
+        return vendor.Dataverse(self._settings(), integration.timeouts, budget=budget)
 
     async def check(self) -> str:
-        """Ask for a sign of life, at the cost of a token and one request.
+        """Ask for a sign of life, at the cost of a token and a request that no budget counts.
 
         Raises VendorError, which says what is wrong.
         """

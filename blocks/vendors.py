@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from kvitt.domain.integrations import Integration
-    from kvitt.ports import Vendor
+    from kvitt.ports import Budget, Vendor
 
 CONNECTIONS = {
     "business-central": BusinessCentral,
@@ -25,8 +25,8 @@ CONNECTIONS = {
 
 
 @asynccontextmanager
-async def open_vendor(integration: Integration) -> AsyncGenerator[Vendor]:
-    """Open the vendor of an integration with the block that it names.
+async def open_vendor(integration: Integration, budget: Budget) -> AsyncGenerator[Vendor]:
+    """Open the vendor of an integration with the block that it names, to spend that budget.
 
     Raises LookupError where kvitt does not know the vendor, or the block does not exist.
     """
@@ -36,5 +36,5 @@ async def open_vendor(integration: Integration) -> AsyncGenerator[Vendor]:
             f"not know; it knows {', '.join(sorted(CONNECTIONS))}"
         )
     block = await load_block(CONNECTIONS[integration.vendor], integration.connection)
-    async with block.open_for(integration) as vendor:
+    async with block.open_for(integration, budget) as vendor:
         yield vendor

@@ -12,6 +12,7 @@ from kvitt.vendors import xledger as vendor
 
 if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
+    from kvitt.ports import Budget
 
 
 class Xledger(Block):
@@ -39,13 +40,17 @@ class Xledger(Block):
         title="API URL",
         description="Where the API is; https://demo.xledger.net/graphql for a demo.",
     )
+    filter_by_reference: bool = Field(
+        default=False,
+        description="Read rows back by extIdentifier, where the tenant's schema can filter by it.",
+    )
 
-    def open_for(self, integration: Integration) -> vendor.Xledger:
+    def open_for(self, integration: Integration, budget: Budget) -> vendor.Xledger:
         """Return the client of an integration: an async context manager, no request made yet."""
-        return vendor.Xledger(self._settings(), integration.timeouts)
+        return vendor.Xledger(self._settings(), integration.timeouts, budget=budget)
 
     async def check(self) -> str:
-        """Ask for a sign of life, at the cost of one request.
+        """Ask for a sign of life, at the cost of one request that no budget counts.
 
         Raises VendorError, which says what is wrong.
         """
@@ -54,4 +59,8 @@ class Xledger(Block):
         return f"{self.api_url} answers"
 
     def _settings(self) -> vendor.XledgerSettings:
-        return vendor.XledgerSettings(token=self.token, api_url=self.api_url)
+        return vendor.XledgerSettings(
+            token=self.token,
+            api_url=self.api_url,
+            filter_by_reference=self.filter_by_reference,
+        )

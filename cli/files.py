@@ -7,6 +7,7 @@ place in it, and what is wrong there.
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -18,7 +19,7 @@ from kvitt.domain.records import Record
 from kvitt.vendors import VENDORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 M = TypeVar("M", bound=BaseModel)
@@ -28,7 +29,11 @@ _PROBLEMS = 5
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as usual, but a key that comes twice is an error, not a silent choice of one."""
+    """YAML as usual, with two exceptions.
+
+    A key that comes twice is an error, not a silent choice of one. And a code like 0300, which YAML
+    would read as an octal number, stays as it was written.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - as in the library
         keys = [key.value for key, _ in node.value]
@@ -39,6 +44,13 @@ class _Loader(yaml.SafeLoader):
             )
         return super().construct_mapping(node, deep)
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | str:
+        plain = re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value)
+        return int(node.value) if plain else node.value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+
 
 class FileError(ValueError):
     """A file cannot be used; the message says where and why."""
@@ -46,10 +58,7 @@ class FileError(ValueError):
 
 def read_integrations(path: Path) -> list[Integration]:
     """Return the integrations of a YAML file: a list, or a mapping with `integrations`."""
-    try:
-        content = yaml.load(_text(path), Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise FileError(f"{path} is no YAML: {error}") from error
+    content = _yaml(path)
     if isinstance(content, dict):
         content = cast("dict[str, Any]", content).get("integrations")
     if not isinstance(content, list) or not content:
@@ -60,6 +69,30 @@ def read_integrations(path: Path) -> list[Integration]:
     ]
     _no_doubles(path, [integration.id for integration in integrations])
     return integrations
+
+
+def read_mapping(path: Path, integration: Integration) -> Integration:
+    """Return an integration as a YAML file would have it: its mapping alone, or all of it.
+
+    The file is one of integrations, in which it is found by its id, or holds a mapping by itself.
+    """
+    content = _yaml(path)
+    if isinstance(content, list) or (isinstance(content, dict) and "integrations" in content):
+        found = [each for each in read_integrations(path) if each.id == integration.id]
+        if not found:
+            raise FileError(f"{path} does not name {integration.id}")
+        return found[0]
+    if isinstance(content, dict) and set(cast("dict[str, Any]", content)) == {"mapping"}:
+        content = cast("dict[str, Any]", content)["mapping"]
+    told: dict[str, Any] = {**integration.model_dump(), "mapping": content}
+    return _known(_validated(Integration, told, f"{path}"), path)
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.load(_text(path), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise FileError(f"{path} is no YAML: {error}") from error
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -80,11 +113,15 @@ def _validated(model: type[M], item: Any, where: str) -> M:
     try:
         return model.model_validate(item)
     except ValidationError as error:
-        problems = "; ".join(_problem(e["loc"], e["msg"]) for e in error.errors()[:_PROBLEMS])
-        if error.error_count() > _PROBLEMS:
-            problems += f"; and {error.error_count() - _PROBLEMS} more"
+        problems = _problems((e["loc"], e["msg"]) for e in error.errors())
         name = f" ({item['id']})" if isinstance(item, dict) and "id" in item else ""
         raise FileError(f"{where}{name}: {problems}") from error
+
+
+def _problems(found: Iterable[tuple[tuple[int | str, ...], str]]) -> str:
+    told = [_problem(place, message) for place, message in found]
+    more = [f"and {len(told) - _PROBLEMS} more"] if len(told) > _PROBLEMS else []
+    return "; ".join(told[:_PROBLEMS] + more)
 
 
 def _problem(place: tuple[int | str, ...], message: str) -> str:
@@ -99,6 +136,10 @@ def _known(integration: Integration, path: Path) -> Integration:
             f"{path} ({integration.id}): vendor: {integration.vendor!r} is none that kvitt knows; "
             f"it knows {', '.join(sorted(VENDORS))}"
         )
+    objections = VENDORS[integration.vendor].mapping_objections(integration.mapping)
+    if objections:
+        problems = _problems((("mapping", *place), words) for place, words in objections)
+        raise FileError(f"{path} ({integration.id}): {problems}")
     return integration
 
 

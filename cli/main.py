@@ -22,9 +22,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli import files
+from cli import files, mapping
+from cli.facts import facts
 from kvitt import planning, sync
+from kvitt.domain.budget import Purpose, forecast
 from kvitt.domain.errors import KvittError
+from kvitt.domain.follow_ups import as_rows, in_brief
 from kvitt.domain.money import Totals
 from kvitt.domain.periods import key_of
 from kvitt.domain.receipts import as_text
@@ -35,14 +38,14 @@ from kvitt.retries import explain_retries
 from kvitt.vendors import VENDORS, exact_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 
     from deployments.integrations import Step
     from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
     from kvitt.domain.records import Record
     from kvitt.domain.vouchers import Voucher
-    from kvitt.ledger.rpc import Integrations
+    from kvitt.ledger.rpc import Integrations, Spending
 
 app = typer.Typer(
     help="Carries approved records into accounting systems, exactly once, and proves it.",
@@ -53,6 +56,9 @@ integrations = typer.Typer(help="The integrations: who exports what, where to, a
 records = typer.Typer(help="The approved records.")
 app.add_typer(integrations, name="integrations", no_args_is_help=True)
 app.add_typer(records, name="records", no_args_is_help=True)
+mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
+app.add_typer(mappings, name="mapping", no_args_is_help=True)
+app.command()(facts)
 
 # Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
 out = Console(width=None if sys.stdout.isatty() else 200)
@@ -60,6 +66,13 @@ err = Console(stderr=True, soft_wrap=True)
 
 Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 Pool = Annotated[str, typer.Option(help="Name of the work pool.")]
+PoolType = Annotated[
+    str,
+    typer.Option(
+        help="Type of the work pool, where it is not there yet: kvitt-warm runs all flows in one "
+        "process, process starts one for each run."
+    ),
+]
 By = Annotated[str, typer.Option(help="Who decides; it is kept.", default_factory=getpass.getuser)]
 _BATCH = 500
 
@@ -203,11 +216,21 @@ def periods(
     async def work() -> None:
         async with _ledger(project) as ledger:
             table = Table("period", "state", "records", "why")
+            follow_ups = await ledger.read_follow_ups(integration, limit=limit)
+            followed = {each.key: in_brief(each) for each in follow_ups}
             for p in await ledger.read_periods(integration, limit=limit):
-                table.add_row(p.key, p.state, str(p.record_count), escape(p.reason or ""))
+                why = _why(p) or followed.get(p.key, "")
+                table.add_row(p.key, p.state, str(p.record_count), escape(why))
             out.print(table)
 
     _run(work())
+
+
+def _why(period: Period) -> str:
+    """Say why a period stands where it does, and until when, if it waits."""
+    if period.not_before is None or period.waiting_for is None:
+        return period.reason or ""
+    return f"waits until {period.not_before:%Y-%m-%d %H:%M} UTC: {period.reason}"
 
 
 @app.command()
@@ -218,15 +241,18 @@ def receipt(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="As the ledger keeps it.")] = False,
 ) -> None:
-    """Show the receipt of a period: the latest one, or the one that was due at a time."""
+    """Show the receipt of a period, the latest one or a given one, and what was posted since."""
 
     async def work() -> None:
         async with _ledger(project) as ledger:
             found = await _settled_period(ledger, integration, period)
+            due_at = datetime.fromisoformat(str(found["due_at"]))
+            followed = await ledger.read_follow_ups(integration, due_at)
         if as_json:
             out.print_json(data=found)
-        else:
-            out.print(as_text(found), highlight=False, soft_wrap=True)
+            return
+        since = "\n".join(f"  {name:<13} {words}" for f in followed for name, words in as_rows(f))
+        out.print(escape(f"{as_text(found)}\n{since}".rstrip()), highlight=False, soft_wrap=True)
 
     _run(work())
 
@@ -259,9 +285,15 @@ def preview(
             who = await ledger.read_integration(integration)
             it = await _period_of(ledger, integration, period)
             total = Totals()
+            vendor = VENDORS[who.vendor]
             async for voucher in sync.preview(ledger, who, it):
-                total += voucher.totals
-                _show_rows(voucher, VENDORS[who.vendor].rows(it, voucher), as_json=as_json)
+                objection = voucher.objection or vendor.objection(it, voucher)
+                if objection is None:
+                    total += voucher.totals
+                    _show_rows(voucher, vendor.rows(it, voucher), as_json=as_json)
+                else:
+                    words = f"voucher {voucher.number} (record {voucher.record_id}) {objection}"
+                    err.print(f"set aside: {escape(words)}", highlight=False)
         if not as_json:
             money = f"{total.booked:,f} {who.book_currency}"
             out.print(f"{it.key}: {total.vouchers} vouchers, {total.lines} lines, {money}")
@@ -282,6 +314,30 @@ def _show_rows(voucher: Voucher, rows: list[dict[str, Any]], *, as_json: bool) -
     for row in rows:
         # As the vendor gets it: amounts exact, not as binary floats.
         out.print(escape(exact_json.dumps(row)), highlight=False, soft_wrap=True)
+
+
+@mappings.command("try")
+def try_mapping(
+    integration: str,
+    project: Project = "kvitt",
+    *,
+    record: Annotated[str | None, typer.Option(help="Which record; else one of the next.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Records that are not added yet.")] = None,
+    new: Annotated[
+        Path | None, typer.Option("--mapping", help="A mapping that is not saved yet.")
+    ] = None,
+) -> None:
+    """Show what the mapping makes of records, before and after. Sends and changes nothing."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            who = await ledger.read_integration(integration)
+            if new is not None:
+                who = files.read_mapping(new, who)
+            samples = [each async for each in mapping.samples(ledger, who, record, file)]
+        mapping.show(out, who, samples)
+
+    _run(work())
 
 
 @app.command()
@@ -315,21 +371,52 @@ def mend(
     record: Annotated[
         str | None, typer.Option(help="One that was set aside: it goes with the next period.")
     ] = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="With --record: its rows were deleted at the vendor.")
+    ] = False,
+    copy: Annotated[bool, typer.Option(help="With --deleted: the same goes again, or not.")] = True,
+    accept_set_up: Annotated[
+        bool, typer.Option("--accept-set-up", help="Take the vendor's set-up as it is.")
+    ] = False,
     project: Project = "kvitt",
 ) -> None:
-    """Let a failed period go on, or a record that was set aside, once it is mended."""
+    """Let a failed period go on, or a record that was set aside, once it is mended.
+
+    A record that was sent, and that the vendor refused to post later, is mended at the vendor; or
+    all its rows are deleted there, and with --deleted a copy goes, once kvitt has seen that twice.
+    """
     if (period is None) == (record is None):
         raise CommandError("say which period was mended, or with --record which record")
+    if deleted and record is None:
+        raise CommandError("--deleted is said of a record: name it with --record")
+    if record is not None and accept_set_up:
+        raise CommandError("--accept-set-up is said of a period, not of a record")
 
     async def work() -> None:
         async with _ledger(project) as ledger:
-            if record is not None:
+            if record is not None and deleted:
+                new = await ledger.say_deleted(
+                    integration, record, goes_again=copy, who=by, reason=reason
+                )
+                words = f"record {record} goes again with the next period, as {new}"
+                if new is None:
+                    then = "then a copy goes with the next period" if copy else "no copy goes"
+                    words = (
+                        f"record {record}: the next follow-ups look twice, some minutes apart, "
+                        f"whether its rows are gone; {then}"
+                    )
+            elif record is not None:
                 new = await ledger.mend_record(integration, record, who=by, reason=reason)
                 words = f"record {record} goes again with the next period, as {new}"
             else:
                 due_at = cast("datetime", period)
-                key = await ledger.mend(integration, due_at, who=by, reason=reason)
+                mend = ledger.accept_set_up if accept_set_up else ledger.mend
+                key = await mend(integration, due_at, who=by, reason=reason)
                 words = f"{key} goes on with its next run, or within five minutes"
+                if (await ledger.read_period(integration, due_at)).mapping is not None:
+                    words += (
+                        ". It keeps the mapping that it has, since a part of it may be in the books"
+                    )
         out.print(escape(words), highlight=False, soft_wrap=True)
 
     _run(work())
@@ -339,7 +426,7 @@ def mend(
 def set_aside(
     integration: Annotated[str | None, typer.Argument()] = None, project: Project = "kvitt"
 ) -> None:
-    """List the records that the accounting system did not take, and nobody has mended."""
+    """List the records that the accounting system did not take, or not post, and nobody mended."""
 
     async def work() -> None:
         async with _ledger(project) as ledger:
@@ -347,9 +434,57 @@ def set_aside(
             for aside in await ledger.read_set_aside(integration):
                 key = key_of(aside.integration_id, aside.due_at)
                 table.add_row(key, escape(aside.record_id), escape(aside.reason))
+            for followed in await ledger.read_follow_ups(integration):
+                for voucher in followed.vouchers:
+                    if voucher.open:
+                        words = f"sent, and not posted: {voucher.words}"
+                        table.add_row(followed.key, escape(voucher.record), escape(words))
             out.print(table)
 
     _run(work())
+
+
+@app.command("look-again")
+def look_again(integration: str, period: ThePeriod, project: Project = "kvitt") -> None:
+    """Look soon whether the vendor has posted what waited there, once it is mended there."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            key = await ledger.look_again(integration, period)
+        out.print(f"{key} is looked at with the next follow-up", highlight=False)
+
+    _run(work())
+
+
+@app.command()
+def budget(
+    connection: Annotated[str | None, typer.Argument(help="Its block's name; else all.")] = None,
+    project: Project = "kvitt",
+) -> None:
+    """Show what each connection has spent of its vendor's requests, by month (UTC)."""
+
+    async def work() -> None:
+        async with _ledger(project) as ledger:
+            purposes = [*Purpose]
+            ends = ("reserved", "allowance", "left", "forecast")
+            table = Table("connection", "month", *purposes, *ends)
+            for each in await ledger.read_budgets(connection):
+                table.add_row(*_row_of(each, purposes))
+            out.print(table)
+
+    _run(work())
+
+
+def _row_of(spending: Spending, purposes: Sequence[Purpose]) -> Iterator[str]:
+    spent, allowance = spending.spent, spending.allowance
+    yield f"{spending.vendor}/{spending.connection}"
+    yield f"{spending.month:%Y-%m}"
+    for purpose in purposes:
+        yield f"{spent.get(purpose, 0):,}"
+    yield f"{spending.counted - sum(spent.values()):,}"
+    yield "no limit" if allowance is None else f"{allowance:,}{' or paid' * spending.paid}"
+    yield "" if allowance is None else f"{allowance - spending.counted:,}"
+    yield f"{forecast(spending.counted, month=spending.month, at=spending.now):,}"
 
 
 @app.command()
@@ -363,7 +498,9 @@ def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
 
 
 @app.command()
-def apply(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
+def apply(
+    project: Project = "kvitt", pool: Pool = "kvitt", pool_type: PoolType = "kvitt-warm"
+) -> None:
     """Bring Prefect into line with the integrations: deployments, automations, result storage."""
 
     async def work() -> None:
@@ -372,7 +509,7 @@ def apply(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
         from deployments.integrations import apply as apply_deployments  # noqa: PLC0415
 
         await ensure_task_results(project)
-        await ensure_pool(pool)
+        await ensure_pool(pool, pool_type)
         steps = await _plan(project, pool)
         await apply_deployments(steps, project=project, pool=pool)
         _show_plan(steps)

@@ -10,9 +10,12 @@ from prefect.exceptions import ObjectNotFound
 
 from blocks import SupabaseProject, TaskResults
 from blocks.loading import BlockMissing, load_block
+from workers.warm import WarmWorker
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import WorkPool
+
+WARM = WarmWorker.type
 
 
 async def ensure_task_results(project: str) -> None:
@@ -28,10 +31,15 @@ async def ensure_task_results(project: str) -> None:
         await block.asave(project)
 
 
-async def ensure_pool(name: str) -> WorkPool:
-    """Return the work pool, made of type process if it is not there; one that is there stays."""
+async def ensure_pool(name: str, kind: str = WARM) -> WorkPool:
+    """Return the work pool, made if it is not there; one that is there stays, whatever its type.
+
+    Warm by default: one process runs all flows. `process` starts one for each run.
+    """
     async with get_client() as prefect:
         try:
             return await prefect.read_work_pool(name)
         except ObjectNotFound:
-            return await prefect.create_work_pool(WorkPoolCreate(name=name, type="process"))
+            template = WarmWorker.get_default_base_job_template() if kind == WARM else None
+            wanted = WorkPoolCreate(name=name, type=kind, base_job_template=template or {})
+            return await prefect.create_work_pool(wanted)

@@ -22,12 +22,18 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from blocks import SupabaseProject, TaskResults
-from blocks.loading import load_block
-from blocks.vendors import open_vendor
+from blocks.loading import forget_block, load_block
+from flows.connections import open_connection
 from kvitt import planning
 from kvitt import sync as way
 from kvitt.attempts import failed_words
-from kvitt.domain.errors import KvittError, PeriodStopped, PeriodUncertain
+from kvitt.domain.errors import (
+    KvittError,
+    LedgerRefused,
+    PeriodPostponed,
+    PeriodStopped,
+    PeriodUncertain,
+)
 from kvitt.domain.receipts import as_markdown
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
@@ -47,6 +53,10 @@ explain_retries()
 
 PROJECT = "kvitt"
 """The name under which the blocks SupabaseProject and TaskResults are saved, unless told else."""
+
+# A worker that runs many flows at once asks Prefect for these two once, not once a run. The
+# vendors' connections are loaded for each period.
+_BLOCKS_SECONDS = 30
 
 
 class Bench:
@@ -157,14 +167,17 @@ async def sync(
         mended: What a person has mended of a failed period, which then goes on; kept as the reason.
         project: The name of the blocks SupabaseProject and TaskResults.
     """
-    results = await load_block(TaskResults, project)
-    supabase = await load_block(SupabaseProject, project)
+    results = await load_block(TaskResults, project, max_age=_BLOCKS_SECONDS)
+    supabase = await load_block(SupabaseProject, project, max_age=_BLOCKS_SECONDS)
     try:
         async with supabase.open() as client:
             return await _bring_up_to_date(
                 client, results, integration, period, _trigger(trigger), mended
             )
     except KvittError as error:  # it says all that a reader needs; a traceback would hide it
+        if isinstance(error, LedgerRefused):  # its key may have been changed in the UI
+            forget_block(TaskResults, project)
+            forget_block(SupabaseProject, project)
         return Failed(message=str(error))
 
 
@@ -231,7 +244,7 @@ async def _bench(
 ) -> AsyncGenerator[Bench]:
     async with AsyncExitStack() as stack:
         attempt = await stack.enter_async_context(way.attempt(ledger, answer))
-        vendor = await stack.enter_async_context(open_vendor(attempt.integration))
+        vendor = await stack.enter_async_context(open_connection(ledger, attempt.integration))
         attempt.requests = vendor.requests
         yield Bench(
             key=attempt.period.key,
@@ -277,6 +290,9 @@ async def _nothing_done(
 
 
 def _stopped(period: Period, stopped: PeriodStopped) -> State[Any]:
+    if isinstance(stopped, PeriodPostponed):
+        _emit("waiting", period, {"reason": str(stopped)})
+        return Completed(name="Waiting", message=str(stopped))
     uncertain = isinstance(stopped, PeriodUncertain)
     _emit("uncertain" if uncertain else "failed", period, {"reason": str(stopped)})
     return Failed(name="Uncertain" if uncertain else "Failed", message=str(stopped))

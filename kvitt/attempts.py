@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from kvitt.domain.errors import (
+    BudgetSpent,
+    FunctionFailed,
     KvittError,
     LeaseLost,
     LedgerUnavailable,
     PeriodFailed,
+    PeriodPostponed,
     PeriodUncertain,
+    Unsent,
 )
+from kvitt.domain.patience import wait_before_next_try
 from kvitt.ports import Claim, ClaimOutcome, Trigger
 
 if TYPE_CHECKING:
@@ -33,9 +39,11 @@ LEASE = timedelta(seconds=120)
 class Attempt:
     """One try at a claimed period, and what it works with.
 
+    `fitted`: the vendor's set-up was looked at before, and need not be again.
     `requests` counts what the vendor was asked, by purpose; whoever opens the vendor sets it.
     `check` raises LeaseLost unless the lease surely holds; it is asked right before each request
-    that writes to a vendor.
+    that writes to a vendor. `postponed` is how often in a row the period has had to wait for
+    somebody; whoever gets on sets it to 0.
     """
 
     id: UUID
@@ -43,7 +51,9 @@ class Attempt:
     period: Period
     ledger: Ledger
     check: Callable[[], None]
+    fitted: bool = False
     requests: Mapping[str, int] = field(default_factory=dict[str, int])
+    postponed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +95,10 @@ async def claim(
 
 @asynccontextmanager
 async def attempt(ledger: Ledger, answer: Answer) -> AsyncGenerator[Attempt]:
-    """Hold the lease of a claimed period; on the way out, write down how the attempt ended."""
+    """Hold the lease of a claimed period; on the way out, write down how the attempt ended.
+
+    A vendor or an Edge Function that is away, or a budget that is spent, ends in PeriodPostponed.
+    """
     claimed = answer.claim
     if claimed.outcome != ClaimOutcome.CLAIMED or not (claimed.period and claimed.integration):
         raise ValueError(f"only a claimed period can be worked on; it is {claimed.outcome}")
@@ -96,10 +109,15 @@ async def attempt(ledger: Ledger, answer: Answer) -> AsyncGenerator[Attempt]:
         period=claimed.period,
         ledger=ledger,
         check=lease.check,
+        postponed=claimed.period.postponed,
+        fitted=claimed.fitted,
     )
     keeper = asyncio.create_task(lease.keep())
     try:
-        yield this
+        try:
+            yield this
+        except (Unsent, FunctionFailed) as error:
+            raise await _postponed(this, error) from error
     except BaseException as error:
         await _close(this, _outcome_of(error), str(error) or type(error).__name__)
         raise
@@ -123,6 +141,8 @@ def _outcome_of(error: BaseException) -> str:
             return "uncertain"
         case PeriodFailed():
             return "failed"
+        case PeriodPostponed():
+            return "postponed"
         case _:
             return "interrupted"
 
@@ -186,5 +206,32 @@ async def suspended(this: Attempt, reason: str) -> PeriodUncertain:
     return PeriodUncertain(
         f"period {this.period.key} is uncertain: {reason}. The vendor may still commit what was "
         f"sent, so it waits until {not_before:%Y-%m-%d %H:%M:%S} UTC, then goes on by itself",
+        not_before=not_before,
+    )
+
+
+async def _postponed(this: Attempt, error: Unsent | FunctionFailed) -> PeriodPostponed:
+    """Write down that the period waits for somebody who is away; returns what to raise."""
+    limits, chance = this.integration.limits, random.random()  # noqa: S311 - spreads load
+    first, longest = timedelta(seconds=limits.first_wait), timedelta(seconds=limits.longest_wait)
+    wait = wait_before_next_try(
+        this.postponed,
+        first=first,
+        longest=max(first, longest),
+        wish=error.retry_after if isinstance(error, Unsent) else None,
+        chance=chance,
+    )
+    waiting_for, postponed = "vendor", this.postponed + 1
+    if isinstance(error, FunctionFailed):
+        waiting_for = "function"
+    elif isinstance(error, BudgetSpent):
+        # The ledger knows until when; those that wait for it do not all come in the same second.
+        waiting_for, wait, postponed = "budget", first * chance, 0
+    not_before = await this.ledger.postpone(
+        this.period, waiting_for, wait, postponed=postponed, reason=str(error)
+    )
+    return PeriodPostponed(
+        f"period {this.period.key} waits until {not_before:%Y-%m-%d %H:%M:%S} UTC, then goes on by "
+        f"itself: {error}",
         not_before=not_before,
     )

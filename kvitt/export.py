@@ -1,23 +1,28 @@
 """Export: brings a frozen batch into a vendor's books, each voucher once.
 
-A chunk goes intent row → call → outcome. A call without a reply is read back before anything else
-is sent. A voucher that the vendor will not have is set aside with the vendor's own words, and the
-rest goes without it; where the vendor does not say which one it is, it is found by halving.
+A chunk goes intent row → call → outcome, and several are under way at a time where the vendor
+takes that. A call without a reply is read back before anything else is sent. A voucher that the
+vendor will not have is set aside with the vendor's own words, and the rest goes without it; where
+the vendor does not say which one it is, it is found by halving.
 """
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvitt.attempts import failed, suspended
-from kvitt.domain.errors import LedgerRefused, Refused, Uncertain, Unsent
+from kvitt.domain.chunks import cut
+from kvitt.domain.errors import KvittError, LedgerRefused, Refused, Uncertain, Unsent
 from kvitt.domain.money import Totals
 from kvitt.domain.reconcile import compare
 from kvitt.domain.vouchers import Voucher, totals_of, voucher_of
 from kvitt.ports import Chunk, ChunkState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 
     from kvitt.attempts import Attempt
     from kvitt.ports import Vendor
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CHUNK_PAGE = 500
+# How many lines are read from the ledger at a time, at most: some chunks of any vendor.
+_READ_AHEAD = 2000
 _ANY_NUMBER = 2**31 - 1
 _TOO_MANY_SET_ASIDE = "KV006"
 
@@ -32,9 +39,13 @@ _TOO_MANY_SET_ASIDE = "KV006"
 async def export(this: Attempt, vendor: Vendor) -> int:
     """Bring each voucher of the batch into the vendor's books; returns how many are there.
 
+    Before the first of an integration, the vendor's set-up is looked at.
+
     Raises PeriodUncertain, PeriodFailed, LeaseLost, or Unsent when the vendor could not be asked.
     """
     work = _Export(this, vendor)
+    if not this.fitted:
+        await work.fit()
     await work.send_all(after=await work.finish_begun_chunks())
     if vendor.habits.posts:
         await work.post()
@@ -49,6 +60,52 @@ async def read_back(this: Attempt, reading: Awaitable[T]) -> T:
         raise await failed(this, f"its books could not be read back: {error}") from error
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Span:
+    """Vouchers `first` to `last`, without those set aside, that go in one call.
+
+    `missing` are those of them that are not in the books yet, which is what is sent.
+    """
+
+    first: int
+    last: int
+    vouchers: Sequence[Voucher]
+    missing: Sequence[Voucher]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Hindrance:
+    """A call that did not simply succeed: refused or unsent, as `error` says; else see the chunk.
+
+    That is uncertain, as the reply is missing, or unsent, as the call was not begun.
+    """
+
+    span: _Span
+    chunk: Chunk
+    error: Refused | Unsent | None
+
+
+class _Calls:
+    """Calls that are under way side by side: at most so many, and one more that is intended."""
+
+    def __init__(self, at_once: int) -> None:
+        self.ahead = asyncio.Semaphore(at_once + 1)
+        self.lanes = asyncio.Semaphore(at_once)
+        self.hindered = False  # known before it is written down, and is a hindrance
+        self.hindrances: list[_Hindrance] = []
+
+    @contextmanager
+    def one(self) -> Generator[None]:
+        """Make one of them, and give its lane to the next one when the vendor is done with it."""
+        try:
+            yield
+        except BaseException:
+            self.hindered = True
+            raise
+        finally:
+            self.lanes.release()
+
+
 class _Export:
     """The export of one batch, by one attempt."""
 
@@ -56,16 +113,38 @@ class _Export:
         self._this = this
         self._vendor = vendor
         self._settle = this.integration.settle_time(vendor.habits.settle)
-        # How many vouchers go in one call: fewer while one that is to blame is looked for.
-        self._vouchers = vendor.habits.chunk_vouchers
-        self._lines = min(
-            vendor.habits.chunk_lines, this.integration.limits.chunk_lines or _ANY_NUMBER
+        self._most = vendor.habits.chunk_vouchers
+        limits = this.integration.limits
+        self._lines = min(vendor.habits.chunk_lines, limits.chunk_lines or _ANY_NUMBER)
+        self._at_once = min(vendor.habits.at_once, limits.at_once or _ANY_NUMBER)
+
+    # -- the vendor's set-up -----------------------------------------------------------------------
+
+    async def fit(self) -> None:
+        """Stop, before anything is sent, where what is sent could not be posted or read back.
+
+        Once for an integration, and once more when it leads elsewhere: the ledger remembers. A
+        batch without vouchers asks the vendor nothing, and leaves the question to a later one.
+        """
+        this = self._this
+        first = await self._read(0, records=1, lines=1)
+        if not first:
+            return
+        due = this.integration.local(this.period.due_at).date()
+        misfits = await self._vendor.misfits(
+            book_currency=this.integration.book_currency, today=due
         )
+        if misfits:
+            raise await failed(this, _misfit_words(misfits))
+        await this.ledger.mark_fitted(this.period, this.integration)
 
     # -- lines -------------------------------------------------------------------------------------
 
     async def finish_begun_chunks(self) -> int:
-        """Bring the chunks of earlier attempts to their end; returns the last sequence of them."""
+        """Bring the chunks of earlier attempts to their end; returns the last sequence of them.
+
+        One after another: what is left of them is rare, and each may change what comes next.
+        """
         ledger, last, number = self._this.ledger, 0, 0
         while chunks := await ledger.read_chunks(
             self._this.period, after=number, limit=_CHUNK_PAGE
@@ -73,33 +152,113 @@ class _Export:
             for chunk in chunks:
                 number = chunk.number
                 if chunk.first_sequence is not None and chunk.last_sequence is not None:
-                    last = chunk.last_sequence
+                    last = max(last, chunk.last_sequence)
                     if chunk.state is not ChunkState.CONFIRMED:
-                        last = await self._finish(chunk, chunk.first_sequence, last)
+                        await self._finish(chunk, chunk.first_sequence, chunk.last_sequence)
         return last
 
     async def send_all(self, *, after: int) -> None:
-        """Send what no chunk has yet, in the batch's order."""
-        most = self._vendor.habits.chunk_vouchers
-        while vouchers := await self._read(after, records=self._vouchers, lines=self._lines):
-            after = vouchers[-1].sequence
-            vouchers = await self._without_objections(vouchers)
-            if vouchers:
-                after = await self._send(
-                    vouchers[0].sequence, vouchers[-1].sequence, vouchers, vouchers
-                )
-                self._vouchers = min(most, self._vouchers * 2)
+        """Send what no chunk has yet, in the batch's order.
 
-    async def _finish(self, chunk: Chunk, first: int, last: int) -> int:
-        span = await self._read(first - 1, records=last - first + 1, lines=_ANY_NUMBER)
-        vouchers = [voucher for voucher in span if voucher.sequence <= last]
-        missing = vouchers
+        Where a call does not simply succeed, no other one is begun before that is overcome.
+        """
+        hindrances: list[_Hindrance] | None = None
+        while hindrances is None or hindrances:
+            after, hindrances = await self._send_side_by_side(after)
+            for hindrance in hindrances:
+                if isinstance(hindrance.error, Unsent):
+                    raise hindrance.error
+            for hindrance in sorted(hindrances, key=lambda each: each.span.first):
+                await self._overcome(hindrance)
+
+    async def _send_side_by_side(self, after: int) -> tuple[int, list[_Hindrance]]:
+        """Send chunk after chunk until there is no more, or something is in the way.
+
+        Returns the last sequence that has a chunk, and what is in the way. What stops us between
+        two calls waits for those under way: cut off, they would be uncertain.
+        """
+        calls = _Calls(self._at_once)
+        stop: KvittError | None = None
+        try:
+            async with asyncio.TaskGroup() as group, aclosing(self._spans(after)) as spans:
+                try:
+                    async for span in spans:
+                        await calls.ahead.acquire()
+                        if calls.hindered:
+                            break
+                        intent = await self._intend(span)
+                        after = span.last
+                        call = self._send_one_of_many(intent, span, calls)
+                        if intent.number == 1:
+                            await call  # alone: the others may need what it founds
+                        else:
+                            group.create_task(call)
+                except KvittError as error:
+                    stop = error
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None  # the lease, or the ledger: the same for all
+        if stop is not None:
+            raise stop
+        return after, calls.hindrances
+
+    async def _send_one_of_many(self, intent: Chunk, span: _Span, calls: _Calls) -> None:
+        await calls.lanes.acquire()
+        error: Refused | Unsent | None = None
+        chunk = intent
+        try:
+            if calls.hindered:
+                calls.lanes.release()
+                why = "what went before it is in the way"
+                chunk = await self._decide(intent, "unbegun", detail=why)
+            else:
+                chunk = await self._call_to_send(intent, span.missing, lane=calls.one())
+        except (Refused, Unsent) as said:
+            error = said
+        if error or chunk.state is not ChunkState.CONFIRMED:
+            calls.hindrances.append(_Hindrance(span=span, chunk=chunk, error=error))
+        calls.ahead.release()
+
+    async def _overcome(self, hindrance: _Hindrance) -> None:
+        """Bring a chunk to its end after all; see `_Hindrance`."""
+        span, missing = hindrance.span, hindrance.span.missing
+        if isinstance(hindrance.error, Refused):
+            for part in await self._without_culprits(hindrance.error, span):
+                await self._send(part)
+            return
+        if hindrance.chunk.state is ChunkState.UNCERTAIN:
+            missing = await self._look(hindrance.chunk, span.vouchers)
+        await self._send(replace(span, missing=missing))
+
+    async def _spans(self, after: int) -> AsyncGenerator[_Span]:
+        """Cut the rest of the batch into what goes in one call.
+
+        What the vendor is known not to take is set aside on the way, before anything of it is sent.
+        """
+        lines = max(self._lines, _READ_AHEAD)
+        rest: list[Voucher] = []
+        while read := await self._read(after, records=lines // 2, lines=lines):
+            after = read[-1].sequence
+            vouchers = [*rest, *await self._without_objections(read)]
+            *whole, rest = cut(vouchers, most=self._most, lines=self._lines) if vouchers else [[]]
+            for chunk in whole:
+                yield _span(chunk)
+        if rest:
+            yield _span(rest)
+
+    async def _finish(self, chunk: Chunk, first: int, last: int) -> None:
+        read = await self._read(first - 1, records=last - first + 1, lines=_ANY_NUMBER)
+        vouchers = [voucher for voucher in read if voucher.sequence <= last]
+        missing: Sequence[Voucher] = vouchers
         if chunk.state is ChunkState.UNCERTAIN:
             missing = await self._look(chunk, vouchers)
         elif chunk.sends > 1 or chunk.absences:
             # What was sent last may have been a part of it, with the other part there already.
             missing = await self._missing(vouchers)
-        return await self._send(first, last, vouchers, missing)
+        # The mapping of a mended period may object to what went before.
+        left = await self._without_objections(missing)
+        gone = {v.sequence for v in missing} - {v.sequence for v in left}
+        kept = [voucher for voucher in vouchers if voucher.sequence not in gone]
+        await self._send(_Span(first=first, last=last, vouchers=kept, missing=left))
 
     async def _read(self, after: int, *, records: int, lines: int) -> list[Voucher]:
         this = self._this
@@ -112,55 +271,65 @@ class _Export:
         return [voucher_of(r, this.integration, due_at=this.period.due_at) for r in taken]
 
     async def _without_objections(self, vouchers: Sequence[Voucher]) -> list[Voucher]:
-        """Set aside what the vendor is known not to take, before anything of it is sent."""
+        """Set aside what mapping or vendor are known not to take, before anything of it is sent."""
         objections = {
             voucher.sequence: objection
             for voucher in vouchers
-            if (objection := self._vendor.objection(self._this.period, voucher)) is not None
+            if (objection := self._objection(voucher)) is not None
         }
         await self._set_aside(objections)
         return [voucher for voucher in vouchers if voucher.sequence not in objections]
 
-    async def _send(
-        self, first: int, last: int, vouchers: Sequence[Voucher], missing: Sequence[Voucher]
-    ) -> int:
-        """Bring a chunk of vouchers to its end; returns the last sequence that it has then.
+    def _objection(self, voucher: Voucher) -> str | None:
+        return voucher.objection or self._vendor.objection(self._this.period, voucher)
 
-        `missing` are those of them that are not in the books yet, which is what is sent.
-        """
-        while vouchers:
-            intent = await self._intend(first, last, vouchers)
+    async def _send(self, span: _Span) -> None:
+        """Bring a chunk to its end, whatever it takes."""
+        missing = span.missing
+        while span.vouchers:
+            intent = await self._intend(span)
             if intent.state is ChunkState.CONFIRMED:
-                break
+                return
             if not missing:
                 await self._decide(intent, "confirmed", detail="found when read back")
-                break
+                return
             try:
                 chunk = await self._call_to_send(intent, missing)
             except Refused as error:
-                last, vouchers, missing = await self._without_culprits(
-                    error, last, vouchers, missing
-                )
-                continue
+                for part in await self._without_culprits(error, replace(span, missing=missing)):
+                    await self._send(part)
+                return
             if chunk.state is ChunkState.CONFIRMED:
-                break
-            missing = await self._look(chunk, vouchers)
-        return last
+                return
+            missing = await self._look(chunk, span.vouchers)
 
-    async def _intend(self, first: int, last: int, vouchers: Sequence[Voucher]) -> Chunk:
+    async def _intend(self, span: _Span) -> Chunk:
         intent = await self._this.ledger.intend(
-            self._this.period, "lines", first, last, totals_of(vouchers), self._settle
+            self._this.period,
+            "lines",
+            span.first,
+            span.last,
+            totals_of(span.vouchers),
+            self._settle,
         )
         assert intent is not None, "only a posting can turn out to have nothing to do"  # noqa: S101
         return intent
 
-    async def _call_to_send(self, intent: Chunk, missing: Sequence[Voucher]) -> Chunk:
+    async def _call_to_send(
+        self,
+        intent: Chunk,
+        missing: Sequence[Voucher],
+        *,
+        lane: AbstractContextManager[None] | None = None,
+    ) -> Chunk:
+        """Send what is missing, on a lane that is free again when the vendor is done with it."""
         begins = intent.number == 1 and intent.sends == 1
 
         async def call() -> Mapping[str, Any]:
-            return await self._vendor.send(
-                self._this.period, missing, begins=begins, guard=self._this.check
-            )
+            with lane or nullcontext():
+                return await self._vendor.send(
+                    self._this.period, missing, begins=begins, guard=self._this.check
+                )
 
         return await self._call(intent, call)
 
@@ -183,6 +352,7 @@ class _Export:
             raise
         except Uncertain as error:
             return await self._decide(intent, "uncertain", detail=str(error))
+        self._this.postponed = 0
         return await self._this.ledger.settle_chunk(
             self._this.period, intent.number, "confirmed", reference=reference
         )
@@ -241,31 +411,29 @@ class _Export:
 
     # -- what the vendor will not have -------------------------------------------------------------
 
-    async def _without_culprits(
-        self, error: Refused, last: int, vouchers: Sequence[Voucher], missing: Sequence[Voucher]
-    ) -> tuple[int, Sequence[Voucher], Sequence[Voucher]]:
-        """Return the chunk that is left when those that the vendor refuses are gone.
+    async def _without_culprits(self, error: Refused, span: _Span) -> list[_Span]:
+        """Return what is left to be sent when those that the vendor refuses are gone.
 
-        Nothing of a refused call was executed. Where nobody is named, the first half goes alone;
-        but never half of what is in the books in part: what stays behind would be sent twice.
+        Nothing of a refused call was executed. Where nobody is named, each half goes alone; but
+        never half of what is in the books in part: what stays behind would be sent twice.
         """
-        sent = {voucher.sequence for voucher in missing}
+        sent = {voucher.sequence for voucher in span.missing}
         culprits = {s: words for s, words in error.culprits.items() if s in sent}
         if not culprits and error.of_content:
-            if len(missing) == 1:
-                culprits = {missing[0].sequence: str(error)}
-            elif len(missing) == len(vouchers):
-                half = vouchers[: len(vouchers) // 2]
-                self._vouchers = len(half)
-                return half[-1].sequence, half, half
+            if len(span.missing) == 1:
+                culprits = {span.missing[0].sequence: str(error)}
+            elif len(span.missing) == len(span.vouchers):
+                return _halves(span)
         if not culprits:
             raise await failed(self._this, f"the vendor refused it: {error}") from error
         await self._set_aside(culprits)
-        return (
-            last,
-            [voucher for voucher in vouchers if voucher.sequence not in culprits],
-            [voucher for voucher in missing if voucher.sequence not in culprits],
-        )
+        return [
+            replace(
+                span,
+                vouchers=[each for each in span.vouchers if each.sequence not in culprits],
+                missing=[each for each in span.missing if each.sequence not in culprits],
+            )
+        ]
 
     async def _set_aside(self, reasons: Mapping[int, str]) -> None:
         if not reasons:
@@ -332,3 +500,31 @@ class _Export:
                 this, f"what was set aside could not be taken back: {error}"
             ) from error
         await this.ledger.withdrawn(this.period, sequences)
+
+
+def _span(vouchers: Sequence[Voucher]) -> _Span:
+    return _Span(
+        first=vouchers[0].sequence,
+        last=vouchers[-1].sequence,
+        vouchers=vouchers,
+        missing=vouchers,
+    )
+
+
+def _halves(span: _Span) -> list[_Span]:
+    """Cut a span in two. The ledger makes two chunks of it when the first half is intended."""
+    middle = len(span.vouchers) // 2
+    first, second = span.vouchers[:middle], span.vouchers[middle:]
+    last = first[-1].sequence
+    return [
+        _Span(first=span.first, last=last, vouchers=first, missing=first),
+        _Span(first=last + 1, last=span.last, vouchers=second, missing=second),
+    ]
+
+
+def _misfit_words(misfits: Sequence[str]) -> str:
+    """Name what does not fit; `failed` says how it goes on when that is mended."""
+    return (
+        f"nothing was sent, as the accounting system is not set up for it: {'; '.join(misfits)}. "
+        "If it is to stay as it is, say so with --accept-set-up beside the reason"
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -16,6 +16,8 @@ from kvitt.domain.periods import Period
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from kvitt.domain.budget import Purpose
+    from kvitt.domain.follow_ups import FollowUp
     from kvitt.domain.money import Totals
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.records import TakenRecord
@@ -39,13 +41,17 @@ class ClaimOutcome(StrEnum):
 
 
 class Claim(BaseModel):
-    """The answer to a claim. `period` and `integration` are None only for IDLE."""
+    """The answer to a claim. `period` and `integration` are None only for IDLE.
+
+    `fitted` says that the vendor's set-up was looked at before, for where it leads to now.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     outcome: ClaimOutcome
     integration: Integration | None = None
     period: Period | None = None
+    fitted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +92,23 @@ class Chunk(BaseModel):
     absences: int = 0
     not_before: AwareDatetime | None = None
     detail: str | None = None
+
+
+class Grant(BaseModel):
+    """What the ledger has reserved of a connection's budget for one client, in all.
+
+    `seconds`: until the month ends. `counted` is what all clients have spent or reserved in it, of
+    `allowance`, None for any number. `warned`: this client is the one that is to tell of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    reserved: int
+    seconds: float
+    month: date
+    allowance: int | None
+    counted: int
+    warned: bool
 
 
 class Ledger(Protocol):
@@ -139,14 +162,35 @@ class Ledger(Protocol):
     async def withdrawn(self, period: Period, sequences: Sequence[int]) -> None: ...
     async def finish_export(self, period: Period) -> int: ...
     async def settle(
-        self, period: Period, read_back: Totals, requests: Mapping[str, int]
+        self,
+        period: Period,
+        read_back: Totals,
+        requests: Mapping[str, int],
+        *,
+        gap: timedelta | None = None,
     ) -> dict[str, Any] | None: ...
     async def suspend(self, period: Period, reason: str) -> datetime: ...
     async def fail(self, period: Period, reason: str) -> None: ...
+    async def postpone(
+        self, period: Period, waiting_for: str, wait: timedelta, *, postponed: int, reason: str
+    ) -> datetime: ...
+    async def mark_fitted(self, period: Period, integration: Integration) -> None: ...
     async def read_period(self, integration: str, due_at: datetime) -> Period: ...
     async def close(
         self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
     ) -> None: ...
+    async def reserve_requests(
+        self,
+        reservation: UUID,
+        vendor: str,
+        connection: str,
+        *,
+        probes: bool,
+        wanted: int,
+        spent: Mapping[str, int],
+        allowance: int | None,
+    ) -> Grant: ...
+    async def return_requests(self, reservation: UUID, spent: Mapping[str, int]) -> None: ...
 
 
 # -- the Edge Function -----------------------------------------------------------------------------
@@ -207,21 +251,44 @@ class Collector(Protocol):
 class Habits:
     """How a vendor behaves, where it matters to the way of a period.
 
-    `chunk_vouchers` and `chunk_lines` bound one call. `settle`: how long after a call it may still
-    commit it. `absences` readings without it, `gap` apart, mean that it did not arrive. `posts`:
-    staged lines become final only when we say so.
+    `chunk_vouchers` and `chunk_lines` bound one call, `at_once` how many requests it takes at a
+    time. `settle`: how long after a call it may still commit it. `absences` readings without it,
+    `gap` apart, mean that it did not arrive. `posts`: staged lines become final only when we say
+    so. `allowance`: how many requests a month it documents as included, None for no limit.
     """
 
     chunk_vouchers: int
     chunk_lines: int
     settle: timedelta
+    at_once: int = 1
     absences: int = 1
     gap: timedelta = field(default_factory=timedelta)
     posts: bool = False
+    allowance: int | None = None
 
 
 Guard = Callable[[], None]
 """Called right before each request that writes; raises LeaseLost when it must not be sent."""
+
+
+class Budget(Protocol):
+    """What may still be asked of a vendor; its client asks before each request."""
+
+    async def spend(self, purpose: Purpose, *, allowance: int | None) -> Callable[[], None]:
+        """Take one request out; returns what puts it back, if it never leaves.
+
+        `allowance` is what the vendor documents for a month. Raises BudgetSpent.
+        """
+        ...
+
+
+class Uncounted:
+    """The budget of those who have no ledger to ask: a person who tries a connection, a test."""
+
+    async def spend(self, purpose: Purpose, *, allowance: int | None) -> Callable[[], None]:
+        """Let it pass."""
+        del purpose, allowance
+        return lambda: None
 
 
 class Vendor(Protocol):
@@ -277,6 +344,108 @@ class Vendor(Protocol):
         """
         ...
 
+    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+        """Say what in the vendor's set-up would break sending or reading back, and the remedy.
+
+        `today` is a day on which something is to be posted. Its requests are probes. Leaves the
+        books as they were, also where it is interrupted; raises Unsent when it could not be asked.
+        """
+        ...
+
     async def probe(self) -> None:
         """Ask for a sign of life, with the lightest request that the vendor has."""
         ...
+
+
+# -- what a vendor posts by itself -----------------------------------------------------------------
+
+
+class Place(StrEnum):
+    """Where a voucher is that was taken; REFUSED is staged, with a word why it is not posted."""
+
+    REFUSED = "refused"
+    STAGED = "staged"
+    POSTED = "posted"
+    NEITHER = "neither"
+
+
+class Look(BaseModel):
+    """What is to be looked at: a settled period of which `lines` were sent.
+
+    `open` are vouchers, by place in the batch, to be told of wherever they are; `left_out` those
+    that are not expected to be there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    period: Period
+    lines: int
+    open: frozenset[int] = frozenset()
+    left_out: frozenset[int] = frozenset()
+
+
+class Looks(BaseModel):
+    """The looks at one connection, which `integration` opens as well as any other of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    integration: Integration
+    looks: tuple[Look, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whereabouts:
+    """Where a voucher is; `reason` in the vendor's own words, where it refused to post it."""
+
+    place: Place
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """How a vendor's posting stands with a period: what is `posted`, and `held` at all.
+
+    `vouchers` are those that were asked for, were refused, or are missing, though of the missing
+    ones only the first hundred. `note` says what could not be seen.
+    """
+
+    posted: Totals
+    held: Totals
+    vouchers: Mapping[int, Whereabouts]
+    note: str | None = None
+
+
+@runtime_checkable
+class PostsByItself(Protocol):
+    """A vendor that posts what it took in its own time, and may refuse it then."""
+
+    habits: Habits
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Requests spent so far, by purpose."""
+        ...
+
+    async def standings(self, looks: Sequence[Look]) -> Sequence[Standing]:
+        """Read how its posting stands with periods, in their order, in as few requests as it can.
+
+        Raises Unsent or Refused.
+        """
+        ...
+
+
+class FollowUps(Protocol):
+    """The part of the ledger that remembers what is to be followed up. Each call is repeatable."""
+
+    async def claim_looks(self, looker: UUID, lease: timedelta) -> Looks | None: ...
+    async def record_look(
+        self,
+        looker: UUID,
+        look: Look,
+        standing: Standing,
+        *,
+        gap: timedelta,
+        requests: Mapping[str, int],
+    ) -> FollowUp: ...
+    async def put_off_looks(self, looker: UUID, reason: str, wait: timedelta) -> None: ...
+    async def look_told(self, seen: FollowUp) -> None: ...

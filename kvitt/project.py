@@ -20,6 +20,10 @@ SCHEMA = "kvitt"
 # hosted function may run for 400 s.
 _TIMEOUT = httpx.Timeout(420, connect=10)
 
+# Many runs may share a client: one whose function hangs must not keep another one's lease from
+# being renewed for want of a connection.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+
 
 @asynccontextmanager
 async def open_project(url: str, key: str) -> AsyncGenerator[AsyncClient]:
@@ -27,9 +31,9 @@ async def open_project(url: str, key: str) -> AsyncGenerator[AsyncClient]:
 
     Raises LedgerRefused for what cannot be an address or a key.
 
-    Making a client costs 33 ms (measured), so one serves a whole run.
+    Making a client costs 33 ms (measured), so one serves a whole run, or many at once.
     """
-    async with httpx.AsyncClient(timeout=_TIMEOUT) as http:
+    async with httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS) as http:
         options = AsyncClientOptions(
             schema=SCHEMA,
             httpx_client=http,

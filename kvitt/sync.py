@@ -132,6 +132,7 @@ async def collect(this: Attempt, collector: Collector) -> int:
                 raise _gave_up(this, error, failures) from error
             page = await _after_failure(this, collector, error, page)
             continue
+        this.postponed = 0
         if answer.done:
             return answer.total
         if not answer.taken:
@@ -177,7 +178,7 @@ async def preview(
     ledger: Ledger, integration: Integration, period: Period
 ) -> AsyncGenerator[Voucher]:
     """Yield the vouchers of a period as they were sent, or would be now. Changes nothing."""
-    after = 0
+    integration, after = integration.as_of(period), 0
     while records := await ledger.preview_batch(period, after=after, limit=_PREVIEW_PAGE):
         for record in records:
             yield voucher_of(record, integration, due_at=period.due_at)
@@ -197,7 +198,8 @@ async def verify(this: Attempt, vendor: Vendor) -> dict[str, Any]:
     shown = Totals()
     if period.record_count:
         shown = await read_back(this, vendor.totals(this.period))
-    receipt = await this.ledger.settle(this.period, shown, vendor.requests)
+    gap = this.integration.absence_gap(vendor.habits.gap)
+    receipt = await this.ledger.settle(this.period, shown, vendor.requests, gap=gap)
     if receipt is not None:
         return receipt
     raise _stopped(await this.ledger.read_period(period.integration_id, period.due_at))

@@ -87,7 +87,7 @@ def _approved(
                 _dimensions(
                     {mapping["dimensions"][k]: v for k, v in line.get("dimensions", {}).items()}
                 ),
-                record["id"] if books.record else "",
+                record["id"],
             )
 
 
@@ -99,7 +99,7 @@ def _booked(line: Mapping[str, Any], books: Reading) -> Line:
         _plain(line["amount"]),
         line["text"],
         _dimensions(line["dimensions"]),
-        line[books.record] if books.record else "",
+        line[books.record] or "",
     )
 
 

@@ -50,19 +50,25 @@ class PrefectServer:
         )
         return cls(url=url, env=env, process=process, home=home)
 
-    def start_worker(self, pool: str, *, name: str = "worker") -> Process:
-        """Start a stock process worker for a pool; it polls for runs each two seconds."""
+    def start_worker(self, pool: str, *options: str, name: str = "worker") -> Process:
+        """Start a worker of the pool's type; it asks for runs each two seconds."""
         # Prefect's runner makes a folder of a fixed name in the temporary directory, and whoever
         # made it first on this machine keeps all others out.
         temporary = self.home.path / "tmp"
         temporary.mkdir(exist_ok=True)
         return self.home.spawn(
             name,
-            [*_prefect(), "worker", "start", "--pool", pool, "--name", name],
-            env={**self.env, "TMPDIR": str(temporary), "PREFECT_WORKER_QUERY_SECONDS": "2"},
+            [*_prefect(), "worker", "start", "--pool", pool, "--name", name, *options],
+            env={
+                "PREFECT_WORKER_QUERY_SECONDS": "2",
+                "KVITT_WORKER_GRACE": "5",
+                "TMPDIR": str(temporary),
+                **self.env,
+            },
             cwd=CHECKOUT,
             grace=10,
             ready=lambda process: f"Worker '{name}' started!" in process.output(),
+            timeout=_START_SECONDS,
         )
 
     def latest_run(self, deployment: str) -> tuple[dict[str, Any], dict[str, str]]:

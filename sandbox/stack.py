@@ -100,13 +100,17 @@ class Stack:
             "SUPABASE_SECRET_KEY": self.supabase.secret_key,
         }
 
-    def set_up_and_load(self, *, say: Callable[[str], None]) -> list[Loaded]:
-        """Do what a new user does: migrations, blocks, integrations, records, deployments."""
+    def set_up(self, *, say: Callable[[str], None]) -> None:
+        """Do the first part of what a new user does: migrations and blocks."""
         say("applying the migrations: kvitt migrate")
         self.run("kvitt", "migrate")
         self.supabase.reload_schema()
         say("saving the blocks: the Supabase project and a connection to each vendor")
         self.run_python("-m", "sandbox.connections", given=self._connections())
+
+    def set_up_and_load(self, *, say: Callable[[str], None]) -> list[Loaded]:
+        """Do what a new user does: migrations, blocks, integrations, records, deployments."""
+        self.set_up(say=say)
         say("importing two integrations, and the claims that were approved: kvitt … import")
         loaded = self._load(EXAMPLES / "integrations.yaml")
         say("applying deployments and automations: kvitt apply, prefect deploy --all")

@@ -217,6 +217,10 @@ class Stage:
         assert answer.period is not None
         return answer.period
 
+    def fit(self) -> None:
+        """Have the vendor's set-up count as looked at, as it has been after a first period."""
+        self.ask("update kvitt.integrations set fitted_at = now() where id = %(id)s returning id")
+
     async def mend(self, *, period: int = 0) -> None:
         """Say that what made a period fail was mended."""
         due_at = self.due[period]
@@ -255,7 +259,9 @@ class Stage:
 
 # Due times stay: they name periods.
 _TIMES = {
-    "periods": ("leased_until", "not_before"),
+    "periods": ("leased_until", "not_before", "short_since"),
     "chunks": ("intended_at", "decided_at", "not_before"),
     "attempts": ("ended_at",),
+    "follow_ups": ("since", "next_look_at", "looked_at", "odd_at", "leased_until"),
+    "refusals": ("absent_at",),
 }

@@ -7,10 +7,12 @@ KvittError
 ├── FunctionFailed         the Edge Function did not do its work (`kind` says how)
 ├── VendorError            one call to a vendor that did not succeed
 │   ├── Unsent             known not to have been executed: safe to send again later
+│   │   └── BudgetSpent    it was not even asked, since the month's requests are spent
 │   ├── Uncertain          may have been executed: read back before anything else
 │   └── Refused            the vendor will not have it: never again before a person has mended it
 └── PeriodStopped          the period goes no further for now, and the ledger knows why
     ├── PeriodUncertain    it waits for the vendor's settle time, then goes on by itself
+    ├── PeriodPostponed    it waits for who is away, or for its budget, then goes on by itself
     └── PeriodFailed       a person must mend something, then start it again
 
 A message says what happened, to which integration and period where it knows them, and what to do
@@ -72,6 +74,13 @@ class Unsent(VendorError):
         self.retry_after = retry_after
 
 
+class BudgetSpent(Unsent):
+    """The budget of the connection has nothing left for the call, so it was not made.
+
+    `retry_after` is how long the month lasts; more may be allowed before that.
+    """
+
+
 class Uncertain(VendorError):
     """The call may have been executed: the reply is missing, or says nothing."""
 
@@ -102,6 +111,14 @@ class PeriodStopped(KvittError):
 
 class PeriodUncertain(PeriodStopped):
     """A reply is missing; the period may be looked at again from `not_before` on (UTC)."""
+
+    def __init__(self, message: str, *, not_before: datetime) -> None:
+        super().__init__(message)
+        self.not_before = not_before
+
+
+class PeriodPostponed(PeriodStopped):
+    """Somebody is away, or the budget is spent; it goes on by itself from `not_before` on (UTC)."""
 
     def __init__(self, message: str, *, not_before: datetime) -> None:
         super().__init__(message)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from kvitt.domain.calendar import check_cron
+from kvitt.domain.fields import Currency, Identifier, NonEmpty
+from kvitt.domain.mapping import Mapping, Part
+
+if TYPE_CHECKING:
+    from kvitt.domain.periods import Period
 
 
 def _check_zone(name: str) -> str:
@@ -28,59 +24,40 @@ def _check_zone(name: str) -> str:
     return name
 
 
-Identifier = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)
-]
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-# No control characters, which have no place in a name.
-NonEmpty = Annotated[
-    str,
-    StringConstraints(min_length=1, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
-]
+class BudgetLimits(Part):
+    """How many requests a month the connection may spend. None: the vendor's, or kvitt's, default.
 
-
-def _code(value: object) -> object:
-    """Account numbers are codes, but YAML reads an unquoted 7140 as a number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Code = Annotated[NonEmpty, BeforeValidator(_code)]
-
-
-class _Part(BaseModel):
-    """Frozen, and strict about names: a misspelt setting is an error, not a silence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Mapping(_Part):
-    """How the app's words become the accounting system's. A word that is not listed stays itself.
-
-    `dimensions` names the vendor's dimension (Business Central: its code; Xledger: the slot, like
-    glObject1, or project; Dataverse: the column) for each dimension of the app. `posting_date` is
-    the voucher's own date, or the day on which the period is due in the integration's time zone.
+    `paid`: go on when they are spent. `probe_share`: how much of them at most goes to probes.
+    `warn_from`: which part of them is spent when a warning comes. Integrations that share a
+    connection share its budget; of what they state, the strictest counts.
     """
 
-    accounts: dict[Code, Code] = {}
-    parties: dict[Code, Code] = {}
-    taxes: dict[Code, Code] = {}
-    dimensions: dict[Code, Code] = {}
-    posting_date: Literal["voucher", "period"] = "voucher"
-    source: str | None = Field(default=None, max_length=20)
+    requests: int | None = Field(default=None, ge=1)
+    paid: bool | None = None
+    probe_share: float | None = Field(default=None, ge=0, le=1)
+    warn_from: float | None = Field(default=None, gt=0, le=1)
 
 
-class Limits(_Part):
-    """How much at once, and how long. Seconds, unless the name says otherwise."""
+class Limits(Part):
+    """How much at once, and how long. Seconds, unless the name says otherwise.
+
+    A period waits `first_wait` for a vendor or an Edge Function that is away, then twice as long
+    each time, up to `longest_wait`.
+    """
 
     page_records: int = Field(default=500, ge=1, le=20_000)
     chunk_lines: int | None = Field(default=None, ge=2)
+    at_once: int | None = Field(default=None, ge=1)
     settle: float | None = Field(default=None, ge=0)
     absence_gap: float | None = Field(default=None, ge=0)
     warm_up: float = Field(default=60, ge=0, le=600)
     set_aside: int = Field(default=25, ge=0)
+    first_wait: float = Field(default=300, gt=0, le=86_400)
+    longest_wait: float = Field(default=3600, gt=0, le=86_400)
+    budget: BudgetLimits = Field(default_factory=BudgetLimits)
 
 
-class Timeouts(_Part):
+class Timeouts(Part):
     """How long we wait for an answer, in seconds."""
 
     connect: float = Field(default=10, gt=0)
@@ -89,7 +66,7 @@ class Timeouts(_Part):
     function: float = Field(default=150, gt=0)
 
 
-class Integration(_Part):
+class Integration(Part):
     """One integration. `connection` names the Prefect block that opens it, of the vendor's type."""
 
     id: Identifier
@@ -121,6 +98,12 @@ class Integration(_Part):
     def local(self, moment: datetime) -> datetime:
         """Return a moment as people of this organisation see it on their clocks."""
         return moment.astimezone(self.zone)
+
+    def as_of(self, period: Period) -> Self:
+        """Return it with the mapping and the time zone that a period keeps, if it keeps any."""
+        kept = {"mapping": period.mapping, "time_zone": period.time_zone}
+        changes = {name: value for name, value in kept.items() if value is not None}
+        return self.model_validate({**self.model_dump(), **changes}) if changes else self
 
     def settle_time(self, default: timedelta) -> timedelta:
         """How long after a call the vendor may still commit it."""

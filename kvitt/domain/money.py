@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
@@ -90,6 +90,19 @@ def minor_units(currency: str) -> int:
 def is_exact(amount: Decimal, currency: str) -> bool:
     """Whether an amount has no more decimals than its currency."""
     return amount == round(amount, minor_units(currency))
+
+
+def rounded(amount: Decimal, currency: str) -> Decimal:
+    """Return an amount with the decimals of its currency, half a unit away from zero.
+
+    As Postgres rounds a numeric, and as people do.
+    """
+    return amount.quantize(Decimal(1).scaleb(-minor_units(currency)), ROUND_HALF_UP)
+
+
+def in_figures(amount: Decimal, currency: str) -> str:
+    """Return an amount as people write it: with all decimals of its currency."""
+    return format(rounded(amount, currency) if is_exact(amount, currency) else amount, "f")
 
 
 _CHECKSUMS = 2**60

@@ -35,7 +35,11 @@ class PeriodState(StrEnum):
 
 
 class Period(BaseModel):
-    """One period as the ledger has it. Times are aware, in UTC."""
+    """One period as the ledger has it. Times are aware, in UTC.
+
+    `mapping` and `time_zone` are those that its vouchers go with, whatever its integration says
+    now; None until it is claimed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,9 +50,13 @@ class Period(BaseModel):
     state: PeriodState
     fence: int = Field(ge=0)
     not_before: AwareDatetime | None = None
+    waiting_for: str | None = None
+    postponed: int = 0
     leased_until: AwareDatetime | None = None
     reason: str | None = None
     record_count: int = 0
+    mapping: dict[str, object] | None = None
+    time_zone: str | None = None
     receipt: dict[str, object] | None = None
 
     @property

@@ -6,19 +6,25 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from kvitt.domain.money import Totals, checksum_of
+from kvitt.domain.mapping import filled, objection_to, translate
+from kvitt.domain.money import Totals, checksum_of, in_figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import date, datetime
 
     from kvitt.domain.integrations import Integration
+    from kvitt.domain.mapping import Mapping as Declaration
+    from kvitt.domain.mapping import Translation
     from kvitt.domain.records import TakenLine, TakenRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoucherLine:
-    """One line. Debit is positive; `booked` is in the book currency, `amount` in the voucher's."""
+    """One line. Debit is positive; `booked` is in the book currency, `amount` in the voucher's.
+
+    `comment` is a second text, for vendors that have a place for one.
+    """
 
     number: int
     account: str
@@ -28,11 +34,15 @@ class VoucherLine:
     tax: str | None
     dimensions: Mapping[str, str]
     text: str
+    comment: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Voucher:
-    """One voucher. `sequence` is its place in the batch, `number` its voucher number."""
+    """One voucher. `sequence` is its place in the batch, `number` its voucher number.
+
+    `objection` says why the mapping does not let it go, in words that follow its name.
+    """
 
     sequence: int
     number: int
@@ -43,6 +53,7 @@ class Voucher:
     source: str | None
     text: str
     lines: tuple[VoucherLine, ...]
+    objection: str | None = None
 
     @property
     def totals(self) -> Totals:
@@ -69,30 +80,65 @@ def totals_of(vouchers: Iterable[Voucher]) -> Totals:
 
 def voucher_of(record: TakenRecord, integration: Integration, *, due_at: datetime) -> Voucher:
     """Map a record into the accounting system's words."""
-    by_period = integration.mapping.posting_date == "period"
+    mapping, period_day = integration.mapping, integration.local(due_at).date()
+    lines = [translate(line, mapping) for line in record.lines]
+    posting_date = mapping.posted_on(record.voucher_date, period_day)
+    by_period = mapping.document_date == "period"
     return Voucher(
         sequence=record.sequence,
         number=record.voucher_number,
         record_id=record.id,
-        posting_date=integration.local(due_at).date() if by_period else record.voucher_date,
-        document_date=record.voucher_date,
+        posting_date=posting_date,
+        document_date=period_day if by_period else record.voucher_date,
         currency=record.currency,
-        source=integration.mapping.source,
+        source=mapping.source,
         text=record.text,
-        lines=tuple(_line_of(line, record, integration) for line in record.lines),
+        lines=tuple(
+            _line_of(line, words, _texts_of(line, record, period_day), mapping)
+            for line, words in zip(record.lines, lines, strict=True)
+        ),
+        objection=objection_to(lines) or _closed(posting_date, mapping),
     )
 
 
-def _line_of(line: TakenLine, record: TakenRecord, integration: Integration) -> VoucherLine:
-    words = integration.mapping
+def _line_of(
+    line: TakenLine, words: Translation, texts: Mapping[str, str], mapping: Declaration
+) -> VoucherLine:
     return VoucherLine(
         number=line.number,
-        account=words.accounts.get(line.account, line.account),
-        party=None if line.party is None else words.parties.get(line.party, line.party),
+        account=words.account.becomes,
+        party=words.party and words.party.becomes,
         amount=line.amount,
         booked=line.book_amount,
-        tax=None if line.tax is None else words.taxes.get(line.tax, line.tax),
-        dimensions={words.dimensions.get(k, k): v for k, v in line.dimensions.items()},
-        # On one line, as in a ledger: a claim's text may have line breaks.
-        text=" ".join((line.text or record.text).split()),
+        tax=words.tax and words.tax.becomes,
+        dimensions={name.becomes: value.becomes for name, value in words.dimensions},
+        # A template may come to nothing, as that of a party does where there is none.
+        text=filled(mapping.text, texts) or filled("{line_text}", texts),
+        comment=filled(mapping.comment, texts) or None if mapping.comment else None,
+    )
+
+
+def _texts_of(line: TakenLine, record: TakenRecord, period_day: date) -> dict[str, str]:
+    """Return what the placeholders of the mapping's templates stand for."""
+    parties = {each.party for each in record.lines if each.party}
+    only_party = next(iter(parties)) if len(parties) == 1 else ""
+    return {
+        "text": record.text,
+        "line_text": line.text or record.text,
+        "kind": record.kind,
+        "record": record.id,
+        "party": line.party or only_party,
+        "voucher_date": record.voucher_date.isoformat(),
+        "period": period_day.isoformat(),
+        "amount": in_figures(line.amount, record.currency),
+        "currency": record.currency,
+    }
+
+
+def _closed(posting_date: date, mapping: Declaration) -> str | None:
+    if mapping.closed_until is None or posting_date > mapping.closed_until:
+        return None
+    return (
+        f"would be posted on {posting_date}, and mapping.closed_until says that the books are "
+        f"closed until {mapping.closed_until}: correct that date, then let the record go again"
     )

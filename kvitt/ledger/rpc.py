@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
@@ -17,10 +18,11 @@ from postgrest.exceptions import APIError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
+from kvitt.domain.follow_ups import FollowUp
 from kvitt.domain.integrations import Integration
 from kvitt.domain.periods import Period, PeriodState
 from kvitt.domain.records import TakenRecord
-from kvitt.ports import Chunk, Claim
+from kvitt.ports import Chunk, Claim, Grant, Looks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from kvitt.domain.money import Totals
     from kvitt.domain.records import Record
-    from kvitt.ports import ColdStart, Trigger
+    from kvitt.ports import ColdStart, Look, Standing, Trigger
 
 _CALL_SECONDS = 60
 _RETRY_SECONDS = 30
@@ -77,6 +79,7 @@ class SupabaseLedger:
             p_worker=trigger.worker,
         )
         if "integration" in answer:
+            answer["fitted"] = answer["integration"]["fitted_at"] is not None
             answer["integration"] = integration_of(answer["integration"])
         return Claim.model_validate(answer)
 
@@ -192,14 +195,23 @@ class SupabaseLedger:
         return await self._call("finish_export", **_fenced(period))
 
     async def settle(
-        self, period: Period, read_back: Totals, requests: Mapping[str, int]
+        self,
+        period: Period,
+        read_back: Totals,
+        requests: Mapping[str, int],
+        *,
+        gap: timedelta | None = None,
     ) -> dict[str, Any] | None:
-        """Settle the period and return its receipt; None where the books show something else."""
+        """Settle the period and return its receipt; None where the books show something else.
+
+        Less than was sent is wrong only when two readings say so that are so far apart.
+        """
         return await self._call(
             "settle_period",
             **_fenced(period),
             p_read_back=read_back.as_json(),
             p_requests=dict(requests),
+            p_gap="0" if gap is None else _interval(gap),
         )
 
     async def suspend(self, period: Period, reason: str) -> datetime:
@@ -210,6 +222,30 @@ class SupabaseLedger:
     async def fail(self, period: Period, reason: str) -> None:
         """Stop the period for a person."""
         await self._call("fail_period", **_fenced(period), p_reason=reason)
+
+    async def postpone(
+        self, period: Period, waiting_for: str, wait: timedelta, *, postponed: int, reason: str
+    ) -> datetime:
+        """Let the period wait for a vendor, a function or its budget; returns until when (UTC)."""
+        answer = await self._call(
+            "postpone_period",
+            **_fenced(period),
+            p_waiting_for=waiting_for,
+            p_wait=_interval(wait),
+            p_postponed=postponed,
+            p_reason=reason,
+        )
+        return TypeAdapter(AwareDatetime).validate_python(answer)
+
+    async def mark_fitted(self, period: Period, integration: Integration) -> None:
+        """Write down that the vendor's set-up fits, for where the integration leads to now."""
+        await self._call(
+            "mark_fitted",
+            **_fenced(period),
+            p_vendor=integration.vendor,
+            p_connection=integration.connection,
+            p_book_currency=integration.book_currency,
+        )
 
     async def close(
         self, attempt: UUID, outcome: str, detail: str | None, requests: Mapping[str, int]
@@ -231,7 +267,42 @@ class SupabaseLedger:
             raise LedgerRefused(f"{integration} has no period due at {due_at}", code="KV004")
         return Period.model_validate(rows[0])
 
-    # -- for the command line, the watchers and the task cache -------------------------------------
+    # -- the budget --------------------------------------------------------------------------------
+
+    async def reserve_requests(
+        self,
+        reservation: UUID,
+        vendor: str,
+        connection: str,
+        *,
+        probes: bool,
+        wanted: int,
+        spent: Mapping[str, int],
+        allowance: int | None,
+    ) -> Grant:
+        """Reserve requests of a connection, `wanted` in all; see `kvitt.reserve_requests`."""
+        answer = await self._call(
+            "reserve_requests",
+            p_reservation=str(reservation),
+            p_vendor=vendor,
+            p_connection=connection,
+            p_probes=probes,
+            p_wanted=wanted,
+            p_spent=dict(spent),
+            p_allowance=allowance,
+        )
+        return Grant.model_validate(answer)
+
+    async def return_requests(self, reservation: UUID, spent: Mapping[str, int]) -> None:
+        """Give back what is left of a reservation, having spent so much of it."""
+        await self._call("return_requests", p_reservation=str(reservation), p_spent=dict(spent))
+
+    async def read_budgets(self, connection: str | None = None) -> list[Spending]:
+        """Return what each connection has spent, by month, the latest first."""
+        answer = await self._call("read_budgets", p_connection=connection)
+        return TypeAdapter(list[Spending]).validate_python(answer)
+
+    # -- for the command line and the watchers -----------------------------------------------------
 
     async def save_integration(self, integration: Integration) -> str:
         """Create or change an integration; returns created, changed or unchanged."""
@@ -247,9 +318,7 @@ class SupabaseLedger:
             try:
                 valid.append(integration_of(row))
             except ValidationError as error:
-                broken[row["id"]] = "; ".join(
-                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
-                )
+                broken[row["id"]] = _in_words(error)
         return Integrations(valid=valid, broken=broken)
 
     async def _rows(self, table: str, key: str) -> AsyncGenerator[dict[str, Any]]:
@@ -337,6 +406,21 @@ class SupabaseLedger:
             p_reason=reason,
         )
 
+    async def accept_set_up(
+        self, integration: str, due_at: datetime, *, who: str, reason: str
+    ) -> str:
+        """Take a vendor's set-up as it is, and let the period go on that failed for it.
+
+        Returns the period's key.
+        """
+        return await self._call(
+            "accept_set_up",
+            p_integration=integration,
+            p_due=due_at.isoformat(),
+            p_who=who,
+            p_reason=reason,
+        )
+
     async def mend_record(self, integration: str, record: str, *, who: str, reason: str) -> str:
         """Let a record that was set aside go again with the next period; returns its new id."""
         return await self._call(
@@ -346,6 +430,14 @@ class SupabaseLedger:
             p_who=who,
             p_reason=reason,
         )
+
+    async def read_record(self, integration: str, record: str | None = None) -> KeptRecord:
+        """Return one record: the named one, else one that is not taken yet, else the latest."""
+        answer = await self._call("read_record", p_integration=integration, p_record=record)
+        if answer is None:
+            which = "no record yet" if record is None else f"no record {record}"
+            raise LedgerRefused(f"{integration} has {which}", code="KV004")
+        return KeptRecord.model_validate(answer)
 
     async def read_set_aside(self, integration: str | None = None) -> list[SetAside]:
         """Return what was set aside and not mended, of one integration or of all."""
@@ -358,6 +450,94 @@ class SupabaseLedger:
     async def integrations_with_work(self) -> list[Work]:
         """Return the integrations for which a run would find something to do now."""
         return TypeAdapter(list[Work]).validate_python(await self._call("integrations_with_work"))
+
+    # -- what a vendor posts by itself -------------------------------------------------------------
+
+    async def claim_looks(self, looker: UUID, lease: timedelta) -> Looks | None:
+        """Take the looks that are due at one connection; None where none is, or all are taken."""
+        answer = await self._call("claim_looks", p_looker=str(looker), p_lease=_interval(lease))
+        if answer is None:
+            return None
+        row = answer["integration"]
+        try:
+            answer["integration"] = integration_of(row)
+        except ValidationError as error:
+            words = f"integration {row['id']} cannot be read: {_in_words(error)}"
+            raise LedgerRefused(words, code="KV003") from error
+        return Looks.model_validate(answer)
+
+    async def record_look(
+        self,
+        looker: UUID,
+        look: Look,
+        standing: Standing,
+        *,
+        gap: timedelta,
+        requests: Mapping[str, int],
+    ) -> FollowUp:
+        """Write down what a look saw; returns what it means. Raises LeaseLost."""
+        answer = await self._call(
+            "record_look",
+            **_named(look.period),
+            p_looker=str(looker),
+            p_posted=standing.posted.as_json(),
+            p_held=standing.held.as_json(),
+            p_vouchers=[
+                {"sequence": sequence, "place": where.place, "reason": where.reason}
+                for sequence, where in standing.vouchers.items()
+            ],
+            p_note=standing.note,
+            p_gap=_interval(gap),
+            p_requests=dict(requests),
+        )
+        return FollowUp.model_validate(answer)
+
+    async def put_off_looks(self, looker: UUID, reason: str, wait: timedelta) -> None:
+        """Give back the looks that could not be made, with the reason."""
+        await self._call(
+            "put_off_looks", p_looker=str(looker), p_reason=reason, p_wait=_interval(wait)
+        )
+
+    async def look_told(self, seen: FollowUp) -> None:
+        """Write down that an event was raised for what a look saw."""
+        await self._call(
+            "look_told",
+            p_integration=seen.integration,
+            p_due=seen.due_at.isoformat(),
+            p_state=seen.state,
+            p_sequences=[voucher.sequence for voucher in seen.news],
+        )
+
+    async def read_follow_ups(
+        self, integration: str | None = None, due_at: datetime | None = None, *, limit: int = 100
+    ) -> list[FollowUp]:
+        """Return how the latest follow-ups stand, newest first, or that of one period."""
+        answer = await self._call(
+            "read_follow_ups", p_integration=integration, p_due=_iso(due_at), p_limit=limit
+        )
+        return [FollowUp.model_validate(row) for row in answer]
+
+    async def look_again(self, integration: str, due_at: datetime) -> str:
+        """Have a period looked at with the next follow-up; returns its key."""
+        return await self._call("look_again", p_integration=integration, p_due=due_at.isoformat())
+
+    async def say_deleted(
+        self, integration: str, record: str, *, goes_again: bool = True, who: str, reason: str
+    ) -> str | None:
+        """Keep that the rows of a voucher were deleted at the vendor, where it was not posted.
+
+        Returns the id of the copy that goes, or None until two looks have seen that it is gone.
+        """
+        return await self._call(
+            "say_deleted",
+            p_integration=integration,
+            p_record=record,
+            p_goes_again=goes_again,
+            p_who=who,
+            p_reason=reason,
+        )
+
+    # -- the task cache ----------------------------------------------------------------------------
 
     async def read_task_result(self, key: str) -> str | None:
         """Return a task's kept result, or None."""
@@ -405,6 +585,12 @@ class Calendar(BaseModel):
     schedule_since: AwareDatetime | None
 
 
+class KeptRecord(TakenRecord):
+    """A record with the due time of the period that took it, if one has."""
+
+    period_due_at: AwareDatetime | None
+
+
 class SetAside(BaseModel):
     """A voucher that the accounting system did not take, and that nobody has mended."""
 
@@ -414,6 +600,25 @@ class SetAside(BaseModel):
     due_at: AwareDatetime
     record_id: str
     reason: str
+
+
+class Spending(BaseModel):
+    """What one connection has spent in a month; `counted` is with what is reserved, or was lost.
+
+    `allowance` is what counts now, None for any number; `now` is the ledger's clock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    vendor: str
+    connection: str
+    month: date
+    counted: int
+    spent: dict[str, int]
+    allowance: int | None
+    paid: bool
+    warned_at: AwareDatetime | None
+    now: AwareDatetime
 
 
 class Work(BaseModel):
@@ -453,6 +658,10 @@ def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUn
     if not code or code.startswith(_NOT_NOW):
         return LedgerUnavailable(f"the ledger cannot answer now ({what}: {code} {message})")
     return LedgerRefused(f"{message} ({what}: {code})", code=code)
+
+
+def _in_words(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
 
 
 def integration_of(row: Mapping[str, Any]) -> Integration:

@@ -19,11 +19,12 @@ from kvitt.vendors.xledger import Xledger, XledgerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import date
     from types import TracebackType
     from typing import Self
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.domain.mapping import Mapping as Declaration
+    from kvitt.domain.mapping import Path
     from kvitt.domain.periods import Period
     from kvitt.domain.vouchers import Voucher
 
@@ -32,10 +33,6 @@ S = TypeVar("S", bound=BaseModel)
 
 class Client(Vendor, Protocol):
     """A vendor that keeps its connections open until the end of its `async with`."""
-
-    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
-        """Say what in the vendor's set-up would break sending or reading back, and the remedy."""
-        ...
 
     async def refused_lines(self, period: Period) -> Mapping[int, str]:
         """Return the vouchers that the vendor refused by itself after it took them, and why."""
@@ -56,13 +53,15 @@ class Kind(Generic[S]):
     """One accounting system: what it needs to be told, who speaks with it, what it is sent.
 
     `rows` shows a voucher as the vendor is sent it, a row a line; `objection` says why the vendor
-    would not take it, or None. Nothing is asked for either.
+    would not take it, or None. `mapping_objections` says what of a mapping can never work there,
+    and where in the mapping that stands. Nothing is asked for any of them.
     """
 
     settings: type[S]
     client: Callable[[S, Timeouts], Client]
     rows: Callable[[Period, Voucher], list[dict[str, Any]]]
     objection: Callable[[Period, Voucher], str | None]
+    mapping_objections: Callable[[Declaration], list[tuple[Path, str]]]
 
 
 VENDORS: Mapping[str, Kind[Any]] = {
@@ -71,7 +70,20 @@ VENDORS: Mapping[str, Kind[Any]] = {
         BusinessCentral,
         business_central.rows,
         business_central.objection,
+        business_central.mapping_objections,
     ),
-    "dataverse": Kind(DataverseSettings, Dataverse, dataverse.rows, dataverse.objection),
-    "xledger": Kind(XledgerSettings, Xledger, xledger.rows, xledger.objection),
+    "dataverse": Kind(
+        DataverseSettings,
+        Dataverse,
+        dataverse.rows,
+        dataverse.objection,
+        dataverse.mapping_objections,
+    ),
+    "xledger": Kind(
+        XledgerSettings,
+        Xledger,
+        xledger.rows,
+        xledger.objection,
+        xledger.mapping_objections,
+    ),
 }

@@ -35,6 +35,7 @@ from pydantic import (
 )
 
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals, minor_units
 from kvitt.domain.reconcile import compare
 from kvitt.ports import Habits
@@ -56,6 +57,7 @@ from kvitt.vendors.references import (
     LAST_SEQUENCE,
     Tally,
     line_reference_to,
+    record_in,
     reference_to,
     sequence_in_line,
 )
@@ -69,10 +71,12 @@ if TYPE_CHECKING:
     import httpx
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.domain.mapping import Mapping as Declaration
+    from kvitt.domain.mapping import Path
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
-    from kvitt.ports import Guard
+    from kvitt.ports import Budget, Guard
 
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
@@ -82,7 +86,10 @@ _API = "api/data/v9.2"
 _OPERATIONS = 1_000  # in one $batch
 _PAGE = 5_000
 _LARGEST = Decimal(10) ** 11  # of a decimal column, either way
-_CODE, _TEXT = 100, 200
+_CODE, _TEXT, _RECORD = 100, 200, 100
+# Of an app's 52. Even without a pause, three calls side by side spend 15 of the 20 minutes of
+# execution time that five minutes allow; the rest is for reading, and for the app's other runs.
+_AT_ONCE = 3
 _LOGICAL_NAME = r"^[a-z][a-z0-9_]{0,127}$"
 # Errors about what a row holds: too long, out of range, no such choice, refused by a plug-in.
 _CONTENT_CODES = ("0x80044331", "0x80044330", "0x8004432f", "0x8004431a", "0x80040265")
@@ -130,7 +137,7 @@ _USUAL = DataverseColumns()
 _LENGTHS = {
     "name": 21,
     "voucher": 16,
-    "record": 100,
+    "record": _RECORD,
     "account": 20,
     "party": 20,
     "currency": 3,
@@ -224,19 +231,38 @@ class Dataverse:
     """One table in one environment. An async context manager; a `kvitt.ports.Vendor`.
 
     Habits: a call carries 100 lines. A $batch takes 1,000, but its change set is one transaction,
-    for which a slow environment (plug-ins on each row) needs long. The settle time is courtesy: a
-    call that still works is not crossed, and a service that is down not hammered. Nothing rests on
-    it, as what comes later finds the names taken.
+    for which a slow environment (plug-ins on each row) needs long. Three run at a time. The settle
+    time is courtesy: a call that still works is not crossed, and a service that is down not
+    hammered. Nothing rests on it, as what comes later finds the names taken. No allowance: requests
+    are limited by the day and the licence, and nobody says how many a month are included.
     """
 
-    habits: Habits = Habits(chunk_vouchers=50, chunk_lines=100, settle=timedelta(minutes=2))
+    habits: Habits = Habits(
+        chunk_vouchers=50,
+        chunk_lines=100,
+        settle=timedelta(minutes=2),
+        at_once=_AT_ONCE,
+        allowance=None,
+    )
 
     def __init__(
-        self, settings: DataverseSettings, timeouts: Timeouts, *, patience: Patience = PATIENCE
+        self,
+        settings: DataverseSettings,
+        timeouts: Timeouts,
+        *,
+        patience: Patience = PATIENCE,
+        budget: Budget | None = None,
     ) -> None:
         self._settings = settings
         self._columns = settings.columns
-        self._http = Http("Dataverse", timeouts, patience=patience)
+        self._http = Http(
+            "Dataverse",
+            timeouts,
+            patience=patience,
+            budget=budget,
+            at_once=self.habits.at_once,
+            allowance=self.habits.allowance,
+        )
         scope = settings.scope or f"{settings.api_url}/.default"
         self._entra = Entra(settings, scope, self._http)
         self._root = f"{settings.api_url}/{_API}"
@@ -626,7 +652,7 @@ def objection(period: Period, voucher: Voucher) -> str | None:
                     f"{_CODE}: map it to a shorter one"
                 )
         for name in line.dimensions:
-            if not re.fullmatch(_LOGICAL_NAME, name) or name in _USUAL.model_dump().values():
+            if not _is_a_column_of_its_own(name):
                 return (
                     f"has the dimension {name!r}, which cannot be a column of its own: map it to "
                     "the logical name of one in the integration's mapping, like kvitt_costcentre"
@@ -637,6 +663,27 @@ def objection(period: Period, voucher: Voucher) -> str | None:
                 "takes less than 100 billion: split the claim"
             )
     return None
+
+
+def mapping_objections(mapping: Declaration) -> list[tuple[Path, str]]:
+    """Say what of a mapping can never work in Dataverse, and where it stands."""
+    found = [
+        (place, f"{code!r} has {len(code)} characters, and a column takes {_CODE}")
+        for place, code in codes_of(mapping)
+        if len(code) > _CODE
+    ]
+    found += [
+        (place, f"{name!r} cannot be a column of its own; name one like kvitt_costcentre")
+        for place, name in dimensions_of(mapping)
+        if not _is_a_column_of_its_own(name)
+    ]
+    if mapping.comment:
+        found.append((("comment",), "the table in Dataverse has one text a line: put it into text"))
+    return found
+
+
+def _is_a_column_of_its_own(name: str) -> bool:
+    return bool(re.fullmatch(_LOGICAL_NAME, name)) and name not in _USUAL.model_dump().values()
 
 
 def _codes(line: VoucherLine) -> Iterator[tuple[str, str]]:
@@ -659,7 +706,7 @@ def _row(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
         _USUAL.voucher: reference_to(period, voucher.sequence),
         _USUAL.voucher_number: voucher.number,
         _USUAL.line: line.number,
-        _USUAL.record: voucher.record_id,
+        _USUAL.record: record_in(voucher, _RECORD),
         _USUAL.posting_date: voucher.posting_date.isoformat(),
         _USUAL.document_date: voucher.document_date.isoformat(),
         _USUAL.account: line.account,

@@ -1,11 +1,13 @@
 """Microsoft Entra: an app's access token, and the calls that carry it.
 
 A token is asked for with the app's own secret (client credentials), used until a minute before it
-expires, and renewed once where the vendor says that it is no longer valid.
+expires, and renewed once where the vendor says that it is no longer valid. Calls side by side share
+one renewal.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -66,23 +68,28 @@ class Entra:
         self._http = http
         self._clock = clock
         self._token: _Token | None = None
+        self._renewing = asyncio.Lock()
 
     async def ask(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
         """Make a call with a token, and once more with a fresh one if it is no longer valid."""
+        token = await self._access_token()
         try:
-            return await self._ask_once(call, read)
+            return await self._ask_once(call, read, token)
         except Unauthorised:
-            self._token = None
-            return await self._ask_once(call, read)
+            fresh = await self._access_token(instead_of=token)
+            return await self._ask_once(call, read, fresh)
 
-    async def _ask_once(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
-        headers = {"Authorization": f"Bearer {await self._access_token()}", **call.headers}
+    async def _ask_once(self, call: Call, read: Callable[[httpx.Response], T], token: _Token) -> T:
+        headers = {"Authorization": f"Bearer {self._http.conceal(token.secret)}", **call.headers}
         return await self._http.ask(replace(call, headers=headers), read)
 
-    async def _access_token(self) -> str:
-        if self._token is None or self._clock() >= self._token.until:
-            self._token = await self._new_token()
-        return self._http.conceal(self._token.secret)
+    async def _access_token(self, *, instead_of: _Token | None = None) -> _Token:
+        """Return a token that is valid still; several calls at a time share one renewal."""
+        async with self._renewing:
+            token = self._token
+            if token is None or token is instead_of or self._clock() >= token.until:
+                token = self._token = await self._new_token()
+            return token
 
     async def _new_token(self) -> _Token:
         settings, asked = self._settings, self._clock()

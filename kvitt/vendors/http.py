@@ -7,19 +7,20 @@
 | 401 | Unauthorised, a kind of Refused | Unauthorised |
 | anything else that is no success | Refused | Refused |
 
-A vendor adds what its own error codes mean. Before each try of a write, its guard is asked whether
-it may still be sent. Messages quote what the vendor said, without the secrets that `conceal` was
-given, wherever they came back from.
+A vendor adds what its own error codes mean. Each try waits for one of the places that the vendor
+has, takes a request out of the budget, and asks a write's guard last whether it may still be sent.
+Where the budget is spent, no request is made: BudgetSpent, a kind of Unsent. Messages quote what
+the vendor said, without the secrets that `conceal` was given, wherever they came back from.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -28,13 +29,15 @@ import httpx
 import stamina
 from pydantic import AfterValidator, SecretStr
 
+from kvitt.domain.budget import Purpose  # noqa: TC001 - vendors take it from here
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.ports import Uncounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from kvitt.domain.integrations import Timeouts
-    from kvitt.ports import Guard
+    from kvitt.ports import Budget, Guard
 
 T = TypeVar("T")
 
@@ -45,9 +48,13 @@ _LONGEST_QUOTE = 500
 _SERVER_ERRORS = 500
 
 
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine."""
+    return urlsplit(url).hostname in _LOOPBACK
+
+
 def _check_address(url: str) -> str:
-    address = urlsplit(url)
-    if address.scheme != "https" and address.hostname not in _LOOPBACK:
+    if urlsplit(url).scheme != "https" and not is_loopback(url):
         raise ValueError(f"{url!r} does not begin with https://, and secrets are sent there")
     return url.rstrip("/")
 
@@ -84,15 +91,6 @@ class Declined(Refused):
         )
         self.complaint = complaint
         self.words = words
-
-
-class Purpose(StrEnum):
-    """What a request is spent on."""
-
-    EXPORT = "export"
-    READ_BACK = "read-back"
-    PROBE = "probe"
-    TOKEN = "token"  # noqa: S105 - the word, not one of them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,12 +136,27 @@ class Complaint:
 
 
 class Http:
-    """The one client of a run: its connections stay open from call to call."""
+    """The one client of a run: its connections stay open from call to call.
 
-    def __init__(self, vendor: str, timeouts: Timeouts, *, patience: Patience = PATIENCE) -> None:
+    `at_once` and `allowance` are the vendor's habits.
+    """
+
+    def __init__(
+        self,
+        vendor: str,
+        timeouts: Timeouts,
+        *,
+        patience: Patience = PATIENCE,
+        budget: Budget | None = None,
+        at_once: int = 1,
+        allowance: int | None = None,
+    ) -> None:
         self.requests: Counter[str] = Counter()
         self._vendor = vendor
         self._patience = patience
+        self._budget = budget or Uncounted()
+        self._allowance = allowance
+        self._places = asyncio.Semaphore(at_once)
         self._secrets: set[str] = set()
         # An idle connection is dropped after 5 s (httpx's default, kept): the longer it idles, the
         # likelier the other side closes it under a write, and that would be Uncertain.
@@ -165,6 +178,10 @@ class Http:
         text = secret.get_secret_value()
         self._secrets.add(text)
         return text
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text on one line, bounded, without the secrets that were concealed."""
+        return self._clean(text)
 
     async def ask(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
         """Make a call, again where that is safe, and return what `read` makes of the reply.
@@ -238,9 +255,8 @@ class Http:
         return self._clean(f"{said}: {complaint.message}" if complaint.message else said)
 
     async def _try(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
-        if call.guard is not None:
-            call.guard()
-        reply = await self._exchange(call)
+        async with self._places:
+            reply = await self._exchange(call)
         try:
             return read(reply)
         except ValueError:
@@ -249,15 +265,26 @@ class Http:
             raise self.lost(call, why) from None
 
     async def _exchange(self, call: Call) -> httpx.Response:
-        """Send once, and count what left us. `from None`, as httpx's errors hold the request."""
+        """Send once, and count what left us. `from None`, as httpx's errors hold the request.
+
+        The guard comes last: nothing that takes time may lie between it and the request.
+        """
         request = self._client.build_request(
             call.method, call.url, headers=dict(call.headers), content=call.content
         )
+        unspend = await self._budget.spend(call.purpose, allowance=self._allowance)
+        try:
+            if call.guard is not None:
+                call.guard()
+        except BaseException:
+            unspend()
+            raise
         self.requests[call.purpose] += 1
         try:
             return await self._client.send(request)
         except _NEVER_LEFT as error:
             self.requests[call.purpose] -= 1
+            unspend()
             raise self.unsent(call, self._words_of(error)) from None
         except httpx.HTTPError as error:
             raise self.lost(call, self._words_of(error)) from None

@@ -7,6 +7,7 @@ are equally long and in upper case, so that they sort by sequence and survive fi
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kvitt.domain.periods import Period
+    from kvitt.domain.vouchers import Voucher
 
 LAST_SEQUENCE = 999_999
 _CHECKSUMS = 2**60
 # A debit side is kept in ten-thousandths, since no currency has more than four decimals.
 _DECIMALS = 4
 _CENT = Decimal("0.01")
+_DIGEST = 8
 
 
 def reference_to(period: Period, sequence: int) -> str:
@@ -42,6 +45,18 @@ def sequence_in(period: Period, name: str | None) -> int | None:
     reference, _, sequence = (name or "").strip().upper().partition("-")
     ours = reference == period.reference and sequence.isdecimal() and len(sequence) == 6  # noqa: PLR2004 - see above
     return int(sequence) if ours else None
+
+
+def record_in(voucher: Voucher, most: int) -> str:
+    """Return the id of a voucher's record for a field of so many characters.
+
+    One that is too long is its beginning, a hyphen and eight digits of a hash of all of it.
+    """
+    record = voucher.record_id
+    if len(record) <= most:
+        return record
+    digest = hashlib.sha256(record.encode()).hexdigest()[:_DIGEST]
+    return f"{record[: most - _DIGEST - 1]}-{digest}"
 
 
 def line_reference_to(period: Period, sequence: int, number: int) -> str:

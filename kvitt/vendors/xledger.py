@@ -3,7 +3,8 @@
 Lines are imported as staged rows, and a job of Xledger's own posts them. Xledger promises nothing
 about duplicates: no key is unique, and several rows may share a reference. So each line carries its
 name, `<period's reference>-<sequence>-<line>`, as extIdentifier, and is found by it among what
-changed since the period was due, since whether one can filter by extIdentifier is not documented.
+changed since the period was due: whether one can filter by extIdentifier is not documented, and a
+setting of the connection says so where a tenant can. The record's id goes along as invoiceNumber.
 
 Its limits come as errors with HTTP 200, and its monthly allowance is small: each request counts.
 
@@ -15,9 +16,10 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -25,9 +27,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from kvitt.domain.errors import Refused, Unsent, VendorError
+from kvitt.domain.mapping import dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.domain.vouchers import debit
-from kvitt.ports import Habits
+from kvitt.ports import Habits, Place, Standing, Whereabouts
 from kvitt.vendors import exact_json
 from kvitt.vendors.http import (
     PATIENCE,
@@ -44,6 +47,7 @@ from kvitt.vendors.references import (
     LAST_SEQUENCE,
     Tally,
     line_reference_to,
+    record_in,
     reference_to,
     sequence_in_line,
 )
@@ -56,10 +60,12 @@ if TYPE_CHECKING:
     import httpx
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.domain.mapping import Mapping as Declaration
+    from kvitt.domain.mapping import Path
     from kvitt.domain.periods import Period
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.vouchers import Voucher, VoucherLine
-    from kvitt.ports import Guard
+    from kvitt.ports import Budget, Guard, Look
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -67,24 +73,31 @@ Json = dict[str, Any]
 _NODES = 500
 _PAGE = 500
 _READINGS = 5
-_TEXT = 60
+# Requests a month that the terms for the United Kingdom include; other countries are not known.
+_ALLOWANCE = 5_000
+# That there is a limit is documented, how high it is is not; what it turns away costs a request.
+_AT_ONCE = 1
+_TEXT, _INVOICE_NUMBER = 60, 25
 _SLOTS = ("glObject1", "glObject2", "glObject3", "glObject4", "glObject5", "project")
 _ITS_TIME = ZoneInfo("Europe/Oslo")
-# How far its clock may be behind ours; covers the hour that comes twice in autumn, too.
+# How far its clock may be behind ours, and an hour more: its times have no zone, so in autumn a row
+# of the second hour looks an hour older than it is.
 _MARGIN = timedelta(hours=2)
+_MOST_MISSING = 100
+_LONGEST_REASON = 300
 
 # The limits, by the last part of their code, and how long the vendor's own sample waits.
-_CREDITS = "INSUFFICIENT_CREDITS"
 _LIMITS = {
     "BURST_RATE_LIMIT_REACHED": timedelta(seconds=5),
     "CONCURRENCY_LIMIT_REACHED": timedelta(seconds=1),
-    _CREDITS: timedelta(minutes=20),
+    "INSUFFICIENT_CREDITS": timedelta(minutes=20),
 }
 # Errors that say that nothing was executed and nothing ever will be.
 _PERMANENT_CODES = ("INVALID_VALUE", "ARGUMENTS_OF_CORRECT_TYPE", "BAD_REQUEST")
 _PERMANENT_WORDS = ("cannot query field", "syntax error", "token")
 # Words of errors that are about the schema or a right, not about what a node holds.
 _SET_UP_WORDS = ("not defined", "unknown field", "cannot query", "token", "permission", "access")
+_RIGHTS = ("token is", "permission", "access", "not allowed")
 # What a message may call the fields that hold a code, and say before the code itself.
 _BETWEEN = r"(?:[^\w.;]|with|the|code|number|no\b)*"
 _WORDS = {
@@ -100,51 +113,61 @@ mutation ($inputs: [AddGLImportItemsInput!]!) {
   addGLImportItems(inputs: $inputs) { edges { clientId node { dbId } } }
 }
 """
-# %s: since when. As a literal, because the name of its type is not published.
-_STAGED = """
-query ($first: Int, $after: String) {
-  rows: glImportItems(first: $first, after: $after, filter: {modifiedAt_gte: "%s"}) {
+# %s: a filter, as a literal, because the names of its types are not published.
+_LINES = """{
     edges { cursor node { dbId extIdentifier amount invoiceAmount currency { code } } }
     pageInfo { hasNextPage }
-  }
-}
+  }"""
+_STAGED = f"""
+query ($first: Int, $after: String) {{
+  rows: glImportItems(first: $first, after: $after, filter: {{%s}}) {_LINES}
+}}
 """
-_POSTED = """
-query ($first: Int, $after: String) {
-  rows: journalEntries(first: $first, after: $after, filter: {modifiedAt_gte: "%s"}) {
-    edges { cursor node { dbId extIdentifier amount invoiceAmount currency { code } } }
-    pageInfo { hasNextPage }
-  }
-}
+_POSTED = f"""
+query ($first: Int, $after: String) {{
+  rows: journalEntries(first: $first, after: $after, filter: {{%s}}) {_LINES}
+}}
 """
-_PROBLEMS = """
-query ($first: Int, $after: String) {
-  rows: glImportItemErrors(first: $first, after: $after) {
+_MESSAGES = """{
     edges { cursor node { dbId extIdentifier message } }
     pageInfo { hasNextPage }
-  }
-}
+  }"""
+_PROBLEMS = f"""
+query ($first: Int, $after: String) {{
+  rows: glImportItemErrors(first: $first, after: $after) {_MESSAGES}
+}}
+"""
+# Both in one request: each costs the same, whatever it shows.
+_STAGED_AND_PROBLEMS = f"""
+query ($first: Int) {{
+  rows: glImportItems(first: $first, filter: {{%s}}) {_LINES}
+  problems: glImportItemErrors(first: $first) {_MESSAGES}
+}}
 """
 _ALIVE = "query { __typename }"
 # What kvitt reads back, by name, to be tried before anything is sent.
 _LOOKED_AT = {
-    "glImportItems": _STAGED % "2020-01-01T00:00:00",
-    "journalEntries": _POSTED % "2020-01-01T00:00:00",
+    "glImportItems": _STAGED,
+    "journalEntries": _POSTED,
     "glImportItemErrors with extIdentifier": _PROBLEMS,
 }
+_TRIED_BY_TIME = 'modifiedAt_gte: "2020-01-01T00:00:00"'
+_TRIED_BY_REFERENCE = 'extIdentifier_gte: "KVITT", extIdentifier_lt: "KVITU"'
 
 
 class XledgerSettings(BaseModel):
     """One entity: a token is bound to it and to those below it.
 
     The demo is at https://demo.xledger.net/graphql; when it is renewed from the live system, its
-    tokens are overwritten.
+    tokens are overwritten. `filter_by_reference`: rows are read back by a range of extIdentifier,
+    which is cheaper than by time, where the tenant's schema has extIdentifier_gte and _lt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     token: Secret
     api_url: Address = "https://www.xledger.net/graphql"
+    filter_by_reference: bool = False
 
 
 # -- replies, as far as we read them ---------------------------------------------------------------
@@ -205,6 +228,10 @@ class _Rows(_Reply, Generic[N]):
 
 class _Read(_Reply, Generic[N]):
     rows: _Rows[N]
+
+
+class _ReadBoth(_Read[_Row]):
+    problems: _Rows[_Problem]
 
 
 class _Result(_Reply):
@@ -275,6 +302,8 @@ class Xledger:
         settle=timedelta(minutes=10),
         absences=2,
         gap=timedelta(minutes=3),
+        at_once=_AT_ONCE,
+        allowance=_ALLOWANCE,
     )
 
     def __init__(
@@ -283,10 +312,18 @@ class Xledger:
         timeouts: Timeouts,
         *,
         patience: Patience = PATIENCE,
+        budget: Budget | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
-        self._http = Http("Xledger", timeouts, patience=patience)
+        self._http = Http(
+            "Xledger",
+            timeouts,
+            patience=patience,
+            budget=budget,
+            at_once=self.habits.at_once,
+            allowance=self.habits.allowance,
+        )
         self._now = now
 
     async def __aenter__(self) -> Self:
@@ -373,27 +410,47 @@ class Xledger:
         person mends them there. Raises Refused where the tenant's schema does not say whose lines
         they are.
         """
-        refused: dict[int, str] = {}
         rows = self._rows("show refused lines", _PROBLEMS, _Read[_Problem])
-        async for problem in rows:
-            sequence = sequence_in_line(period, problem.ext_identifier)
-            if sequence is not None:
-                refused.setdefault(sequence, problem.message or "no reason is given")
-        return refused
+        return (await _by_voucher([period], rows))[period.key]
+
+    async def standings(self, looks: Sequence[Look]) -> Sequence[Standing]:
+        """Read what of settled periods is posted, waits, or was refused: a request or two for all.
+
+        Of periods that wait as a whole the journal is not read. What moves while it is read is seen
+        in both tables or in neither, which the next look corrects.
+        """
+        periods = [look.period for look in looks]
+        staged, refused, note = await self._staged_and_refused(periods)
+        moved = [look.period for look in looks if staged[look.period.key].tally.lines < look.lines]
+        posted = await self._tables(moved, _POSTED) if moved else {}
+        return [
+            _standing(
+                look,
+                staged[look.period.key].tally,
+                posted[look.period.key].tally if look.period.key in posted else Tally(),
+                refused[look.period.key],
+                note,
+            )
+            for look in looks
+        ]
 
     async def misfits(self, *, book_currency: str, today: date) -> list[str]:
         """Say what in the tenant would break sending or reading back, and the remedy."""
         del book_currency, today  # neither is shown by a query that is known
         found: list[str] = []
+        by_reference = self._settings.filter_by_reference
+        tried = _TRIED_BY_REFERENCE if by_reference else _TRIED_BY_TIME
         for name, document in _LOOKED_AT.items():
-            call = self._call(f"show {name}", Purpose.PROBE, document, {"first": 1, "after": None})
+            filtered = document % tried if "%s" in document else document
+            call = self._call(f"show {name}", Purpose.PROBE, filtered, {"first": 1, "after": None})
             try:
                 await self._ask(call, lambda _: None)
             except Refused as refusal:
+                remedy = ", or turn the connection's filter_by_reference off" * by_reference
                 found.append(
                     f"Xledger does not show {name} as kvitt needs it: {refusal}. Give the token "
                     "the right to read it; if it says that a field is unknown, the tenant's schema "
-                    "differs from the one that kvitt was built for"
+                    f"differs from the one that kvitt was built for{remedy}"
                 )
         return found
 
@@ -429,14 +486,47 @@ class Xledger:
         )
 
     async def _table(self, period: Period, document: str, first: int, last: int) -> _Table:
-        """Add up what changed since the period was due, as far as it is one of its vouchers."""
-        since = (period.due_at - _MARGIN).astimezone(_ITS_TIME).strftime("%Y-%m-%dT%H:%M:%S")
+        """Add up those lines of a table that belong to vouchers of the period."""
+        if self._settings.filter_by_reference:
+            what, condition = f"show lines of {period.reference}", _named(period, first, last)
+        else:
+            what, condition = "show changed lines", changed_since(period.due_at)
         table = _Table(Tally(first, last))
-        async for row in self._rows(f"show lines since {since}", document % since, _Read[_Row]):
+        async for row in self._rows(what, document % condition, _Read[_Row]):
             sequence = sequence_in_line(period, row.ext_identifier)
             if sequence is not None and first <= sequence <= last:
                 table.add(sequence, row)
         return table
+
+    async def _tables(self, periods: Sequence[Period], document: str) -> dict[str, _Table]:
+        """Add up the lines of several periods, by key, in one reading."""
+        rows = self._rows("show changed lines", document % self._of(periods), _Read[_Row])
+        return await _added_up(periods, rows)
+
+    async def _staged_and_refused(
+        self, periods: Sequence[Period]
+    ) -> tuple[dict[str, _Table], dict[str, dict[int, str]], str | None]:
+        """Read what is staged of several periods, and whom the posting job refused, by key.
+
+        Where the tenant does not show whose lines were refused, says so beside what is staged.
+        """
+        document, what = _STAGED_AND_PROBLEMS % self._of(periods), "show staged and refused lines"
+        call = self._call(what, Purpose.READ_BACK, document, {"first": _PAGE})
+        try:
+            both = await self._ask(call, _ReadBoth.model_validate)
+        except Refused as refusal:
+            staged = await self._tables(periods, _STAGED)
+            note = f"whom the posting job refused is not shown, so look there: {refusal}"
+            return staged, {period.key: {} for period in periods}, note
+        rows = self._following(what, _STAGED % self._of(periods), _Read[_Row], both.rows)
+        problems = self._following(what, _PROBLEMS, _Read[_Problem], both.problems)
+        return await _added_up(periods, rows), await _by_voucher(periods, problems), None
+
+    def _of(self, periods: Sequence[Period]) -> str:
+        """Return the filter for the rows of some periods, and perhaps of others beside them."""
+        if self._settings.filter_by_reference and len(periods) == 1:
+            return _named(periods[0], 0, LAST_SEQUENCE)
+        return changed_since(min(period.due_at for period in periods))
 
     async def _stop_for_refused(
         self, period: Period, first: int, last: int, found: Mapping[int, FoundVoucher]
@@ -460,17 +550,64 @@ class Xledger:
 
     async def _rows(self, what: str, document: str, model: type[_Read[N]]) -> AsyncIterator[N]:
         """Read all rows that a query shows, one page at a time."""
-        after: str | None = None
+        page = await self._page(what, document, model, None)
+        async for node in self._following(what, document, model, page):
+            yield node
+
+    async def _following(
+        self, what: str, document: str, model: type[_Read[N]], page: _Rows[N]
+    ) -> AsyncIterator[N]:
+        """Yield the rows of a page, and of all that follow it."""
         while True:
-            variables = {"first": _PAGE, "after": after}
-            call = self._call(what, Purpose.READ_BACK, document, variables)
-            page = (await self._ask(call, model.model_validate)).rows
             edges = page.edges or []
             for edge in edges:
                 yield edge.node
             if not edges or not page.page_info.has_next_page:
                 return
-            after = edges[-1].cursor
+            page = await self._page(what, document, model, edges[-1].cursor)
+
+    async def _page(
+        self, what: str, document: str, model: type[_Read[N]], after: str | None
+    ) -> _Rows[N]:
+        variables = {"first": _PAGE, "after": after}
+        call = self._call(what, Purpose.READ_BACK, document, variables)
+        return (await self._ask(call, model.model_validate)).rows
+
+    # -- questions to a tenant, see kvitt/vendors/facts --------------------------------------------
+
+    async def exchange(
+        self, document: str, variables: Json | None = None, *, writes: bool = False
+    ) -> Json:
+        """Return the whole reply to a document, errors and all.
+
+        Only what says nothing about the document raises: a limit, a right, no reply.
+        """
+        guard = _nobodys_period if writes else None
+        call = self._call("answer a question", Purpose.PROBE, document, variables, guard=guard)
+
+        def judge(reply: httpx.Response) -> Json:
+            errors = _answer_of(reply).errors
+            wait = self._wait(errors[0]) if errors else None
+            if errors and wait is not None:
+                words = self._http.quote(_complaint(reply, errors[0].message, errors[0].name))
+                raise self._http.unsent(call, words, retry_after=wait)
+            if errors and any(word in errors[0].message.lower() for word in _RIGHTS):
+                raise self._http.declined(call, _complaint(reply, errors[0].message))
+            if not errors and not reply.is_success:
+                raise self._http.verdict(call, _complaint(reply, reply.text))
+            return exact_json.loads(reply.content)
+
+        return await self._http.ask(call, judge)
+
+    async def status_of_a_wrong_token(self) -> int:
+        """Return the HTTP status with which a token is refused that nobody has."""
+        call = self._call("answer a wrong token", Purpose.PROBE, _ALIVE)
+        headers = {**call.headers, "Authorization": "token of-nobody"}
+        return await self._http.ask(replace(call, headers=headers), lambda reply: reply.status_code)
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without the token."""
+        return self._http.without_secrets(text)
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -540,7 +677,8 @@ class Xledger:
             return self._http.unsent(call, self._http.quote(complaint), retry_after=wait)
         if not reply.is_success:
             return self._http.verdict(call, complaint)
-        if answer.data is not None or not _permanent(errors[0]):
+        executed = answer.data is not None and not _says_that_none_was_added(answer.data)
+        if executed or not _permanent(errors[0]):
             return self._http.lost(call, self._http.quote(complaint))
         culprits = {
             sequence
@@ -553,11 +691,9 @@ class Xledger:
 
     def _wait(self, error: _Error) -> timedelta | None:
         """Return how long a limit asks us to wait; None if the error is no limit."""
-        limit = error.name.rpartition(".")[2]
+        usual = _LIMITS.get(error.name.rpartition(".")[2])
         reset = error.extensions and error.extensions.reset_at
-        if limit == _CREDITS and reset:
-            return self._until(reset) or _LIMITS[limit]
-        return _LIMITS.get(limit)
+        return (self._until(reset) or usual) if usual and reset else usual
 
     def _until(self, reset: str) -> timedelta | None:
         """Return how long it is until a time that Xledger wrote, which has no zone."""
@@ -565,8 +701,12 @@ class Xledger:
             moment = datetime.fromisoformat(reset)
         except ValueError:
             return None
-        local = moment if moment.tzinfo else moment.replace(tzinfo=_ITS_TIME)
-        return max(local - self._now(), timedelta(0))
+        if moment.tzinfo is not None:
+            return max(moment - self._now(), timedelta(0))
+        # In the hour that comes twice, the first of the two that is not over.
+        first, second = (moment.replace(tzinfo=_ITS_TIME, fold=fold) for fold in (0, 1))
+        first, second = first.astimezone(UTC), second.astimezone(UTC)
+        return max((first if first >= self._now() else second) - self._now(), timedelta(0))
 
 
 # -- what a voucher becomes ------------------------------------------------------------------------
@@ -602,6 +742,18 @@ def objection(period: Period, voucher: Voucher) -> str | None:
     return None
 
 
+def mapping_objections(mapping: Declaration) -> list[tuple[Path, str]]:
+    """Say what of a mapping can never work in Xledger, and where it stands."""
+    found = [
+        (place, f"Xledger has no slot {name!r}; it has {', '.join(_SLOTS)}")
+        for place, name in dimensions_of(mapping)
+        if name not in _SLOTS
+    ]
+    if mapping.comment:
+        found.append((("comment",), "Xledger has one text a line: put it into text"))
+    return found
+
+
 def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
     """Return a line as the mutation takes it; amounts are decimal strings."""
     name = line_reference_to(period, voucher.sequence, line.number)
@@ -610,6 +762,7 @@ def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
         "trRegNumber": voucher.number,
         "postedDate": voucher.posting_date.isoformat(),
         "invoiceDate": voucher.document_date.isoformat(),
+        "invoiceNumber": record_in(voucher, _INVOICE_NUMBER),
         "account": {"code": line.account},
         "amount": format(line.booked, "f"),
         # Always, so that what is read back says by itself what its currency was.
@@ -638,7 +791,86 @@ def _rate(voucher: Voucher) -> str | None:
     return None if booked == amount else format(booked / amount, ".8f")
 
 
+# -- what is read back -----------------------------------------------------------------------------
+
+
+def changed_since(due_at: datetime) -> str:
+    """Return a filter for all that was written since a period was due, by anybody."""
+    since = (due_at - _MARGIN).astimezone(_ITS_TIME)
+    return f'modifiedAt_gte: "{since:%Y-%m-%dT%H:%M:%S}"'
+
+
+def _named(period: Period, first: int, last: int) -> str:
+    """Return a filter for the lines of some vouchers of a period, by their names.
+
+    A name without its line sorts before all of them, and one with a letter there after them.
+    """
+    low, high = reference_to(period, first), reference_to(period, last)
+    return f'extIdentifier_gte: "{low}", extIdentifier_lt: "{high}-A"'
+
+
+async def _added_up(periods: Sequence[Period], rows: AsyncIterator[_Row]) -> dict[str, _Table]:
+    """Add up lines by the period, by key, whose they are."""
+    tables = {period.key: _Table(Tally()) for period in periods}
+    by_reference = {period.reference: period for period in periods}
+    async for row in rows:
+        if (owner := _owner_of(row.ext_identifier, by_reference)) is not None:
+            period, sequence = owner
+            tables[period.key].add(sequence, row)
+    return tables
+
+
+async def _by_voucher(
+    periods: Sequence[Period], problems: AsyncIterator[_Problem]
+) -> dict[str, dict[int, str]]:
+    """Return what is said of vouchers, by the period's key and the place in its batch."""
+    said: dict[str, dict[int, str]] = {period.key: {} for period in periods}
+    by_reference = {period.reference: period for period in periods}
+    async for problem in problems:
+        if (owner := _owner_of(problem.ext_identifier, by_reference)) is not None:
+            period, sequence = owner
+            words = " ".join((problem.message or "no reason is given").split())
+            said[period.key].setdefault(sequence, words[:_LONGEST_REASON])
+    return said
+
+
+def _owner_of(name: str | None, by_reference: Mapping[str, Period]) -> tuple[Period, int] | None:
+    """Return which period and voucher a line's name belongs to; None for everybody else's."""
+    period = by_reference.get((name or "").strip().upper().partition("-")[0])
+    sequence = None if period is None else sequence_in_line(period, name)
+    return None if period is None or sequence is None else (period, sequence)
+
+
+def _standing(
+    look: Look, staged: Tally, posted: Tally, refused: Mapping[int, str], note: str | None
+) -> Standing:
+    """Say where a period stands, and where those of its vouchers are that matter."""
+    held = staged + posted
+    expected = (n for n in range(1, look.period.record_count + 1) if n not in look.left_out)
+    missing = islice((n for n in expected if n not in held), _MOST_MISSING)
+    still_refused = {sequence for sequence in refused if sequence in staged}
+    vouchers = {
+        sequence: _whereabouts(sequence, staged, posted, refused)
+        for sequence in sorted({*look.open, *still_refused, *missing})
+    }
+    return Standing(posted=posted.totals(), held=held.totals(), vouchers=vouchers, note=note)
+
+
+def _whereabouts(
+    sequence: int, staged: Tally, posted: Tally, refused: Mapping[int, str]
+) -> Whereabouts:
+    """Say where a voucher is; as long as a line of it is staged, it is not posted."""
+    if sequence in staged:
+        reason = refused.get(sequence)
+        return Whereabouts(place=Place.REFUSED if reason else Place.STAGED, reason=reason)
+    return Whereabouts(place=Place.POSTED if sequence in posted else Place.NEITHER)
+
+
 # -- errors ----------------------------------------------------------------------------------------
+
+
+def _nobodys_period() -> None:
+    """Guard a write that belongs to no period."""
 
 
 def _answer_of(reply: httpx.Response) -> _Answer:
@@ -654,6 +886,15 @@ def _answer_of(reply: httpx.Response) -> _Answer:
 def _complaint(reply: httpx.Response, message: str, code: str = "") -> Complaint:
     wait = retry_after(reply)
     return Complaint(status=reply.status_code, code=code, message=message, retry_after=wait)
+
+
+def _says_that_none_was_added(data: Json) -> bool:
+    """Whether an answer beside an error lists what was added, and lists nothing.
+
+    So it may be where bad nodes are left out, one by one [U], and all of them were bad.
+    """
+    fields: list[Json | None] = list(data.values())
+    return all(field is not None and not field.get("edges", True) for field in fields)
 
 
 def _permanent(error: _Error) -> bool:

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from sandbox.vendors import books
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS clients (id TEXT PRIMARY KEY, secret TEXT, registered INTEGER);
+CREATE TABLE IF NOT EXISTS clients (
+  id TEXT PRIMARY KEY, secret TEXT, registered INTEGER, permitted INTEGER);
 CREATE TABLE IF NOT EXISTS tokens (token TEXT PRIMARY KEY, client TEXT, scope TEXT, expires REAL);
 """
 
@@ -35,15 +36,17 @@ class Client(BaseModel):
     id: str
     secret: str
     registered: bool = True  # with the vendor, beside Entra
+    permitted: bool = True  # has the permission in Entra that the vendor wants, where it wants one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Whose token it is, and what for; `registered`: whether the vendor knows the app, too."""
+    """Whose token it is, and what for; `registered` and `permitted` are its client's."""
 
     client: str
     scope: str
     registered: bool
+    permitted: bool
 
 
 class Entra:
@@ -73,7 +76,7 @@ class Entra:
     def holder(self, authorization: str) -> Holder | None:
         """Return whose token this is, or None if it is nobody's any more."""
         row = self._books.row(
-            """SELECT clients.id AS client, scope, registered
+            """SELECT clients.id AS client, scope, registered, permitted
                FROM tokens JOIN clients ON clients.id = tokens.client
                WHERE token = ? AND expires > ?""",
             authorization.removeprefix("Bearer "),
@@ -81,8 +84,12 @@ class Entra:
         )
         if row is None:
             return None
-        known = bool(row["registered"])
-        return Holder(client=row["client"], scope=row["scope"], registered=known)
+        return Holder(
+            client=row["client"],
+            scope=row["scope"],
+            registered=bool(row["registered"]),
+            permitted=bool(row["permitted"]),
+        )
 
     def revoke(self, authorization: str) -> None:
         """Let this token be void from now on."""

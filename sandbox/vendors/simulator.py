@@ -10,13 +10,12 @@ class Reading:
     """How the lines of /_sandbox/books are to be read, beside what all of them have.
 
     `named` is the field that begins with a voucher's name. `on_party`: a line that has a party is
-    booked on that, as if it were the account. `record`: the field that holds the record's id, if
-    the vendor shows one.
+    booked on that, as if it were the account. `record` is the field that holds the record's id.
     """
 
     named: str
+    record: str
     on_party: bool = False
-    record: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +27,8 @@ class Simulator:
     faults: the first that brings vouchers, and one that reads them back. `company_of` names the
     company of a number; `found` is the set-up that opens one like the cast's first, `account` one
     that closes or opens an account in it, and `connect` returns what its client is told.
+    `prompt` are settings with which nothing happens later than it could: codes are judged when they
+    are sent, and a job posts in one go.
     """
 
     vendor: str
@@ -48,6 +49,7 @@ class Simulator:
     """Whether lines wait before they are final."""
     posting: Mapping[bool, Mapping[str, Any]] = field(default_factory=dict[bool, Mapping[str, Any]])
     """Settings with which the vendor's own job posts while others read, or not; {}: no such job."""
+    prompt: Mapping[str, Any] = field(default_factory=dict[str, Any])
     takes_copies: bool = True
     """Whether the vendor books a voucher again that is sent again."""
 

@@ -42,6 +42,7 @@ create type kvitt.attempt_outcome as enum (
   'settled',     -- the period ended verified
   'uncertain',   -- waits for the vendor's settle time; starts again by itself
   'failed',      -- a person must mend something
+  'postponed',   -- who was asked is away, or the budget is spent; starts again by itself
   'interrupted'  -- ended without a decision: lost lease, lost network, killed; starts again
 );
 
@@ -94,18 +95,27 @@ create table kvitt.periods (
   holder uuid,
   leased_until timestamptz,
   not_before timestamptz,
+  -- Who or what it waits for, if it is not for a missing reply; and how often in a row it has.
+  waiting_for text check (waiting_for in ('vendor', 'function', 'budget')),
+  postponed integer not null default 0 check (postponed >= 0),
   reason text,
+  -- When the books first showed less than was sent, though the vendor's settle time was over.
+  short_since timestamptz,
   -- The batch: what it took, frozen once frozen_at is set.
   record_count bigint not null default 0,
   taken jsonb not null default '{"vouchers": 0, "lines": 0, "original": {}, "booked": "0", "checksum": 0}',
   frozen_at timestamptz,
   receipt jsonb,
   settled_at timestamptz,
+  -- What its vouchers go with, as the integration had it when it was claimed: see claim_period.
+  mapping jsonb check (jsonb_typeof(mapping) = 'object'),
+  time_zone text,
   primary key (integration_id, due_at),
   unique (integration_id, opens_at), -- with opens_at = the previous due_at: no gap and no overlap
   check (opens_at < due_at),
   check ((holder is null) = (leased_until is null)),
   check (state <> 'uncertain' or not_before is not null),
+  check (waiting_for is null or not_before is not null),
   check (state not in ('failed', 'skipped') or reason is not null),
   check ((state = 'verified') = (receipt is not null and settled_at is not null)),
   check (state not in ('collected', 'exporting', 'exported', 'verified') or frozen_at is not null)
@@ -114,6 +124,8 @@ comment on table kvitt.periods is
   'The calendar: each scheduled period of each integration, a row before it is due.';
 comment on column kvitt.periods.taken is
   'What the batch holds, counted while it is collected: see kvitt.totals.';
+comment on column kvitt.periods.mapping is
+  'The mapping that its vouchers go with. Kept from the first call on that may be in the books.';
 comment on column kvitt.periods.key is 'integration@due time in UTC: the idempotency key.';
 
 -- claim_period: the oldest unfinished period that is due. Settled ones, nearly all, stay outside.
@@ -155,17 +167,24 @@ create table kvitt.record_lines (
   number integer not null check (number > 0),
   account text not null check (account <> ''),
   party text,
-  amount numeric not null check (amount <> 0 and amount = round(amount, 4)),
+  amount numeric not null check (amount = round(amount, 4)),
   book_amount numeric not null check (book_amount <> 0 and book_amount = round(book_amount, 4)),
   tax text,
   dimensions jsonb not null default '{}' check (jsonb_typeof(dimensions) = 'object'),
   text text,
+  approved_amount numeric,
+  approved_book_amount numeric,
   primary key (integration_id, record_id, number),
-  foreign key (integration_id, record_id) references kvitt.records (integration_id, id)
+  foreign key (integration_id, record_id) references kvitt.records (integration_id, id),
+  check (num_nulls(approved_amount, approved_book_amount) in (0, 2)),
+  -- What converting leaves over is 0 in the record's own currency, and a line that was added.
+  check (amount <> 0 or coalesce(approved_book_amount, 1) = 0)
 );
 comment on table kvitt.record_lines is 'The lines of a voucher, which balance in both currencies.';
 comment on column kvitt.record_lines.amount is 'In the record''s currency; debit is positive.';
 comment on column kvitt.record_lines.book_amount is 'In the integration''s book currency.';
+comment on column kvitt.record_lines.approved_amount is
+  'What was approved, where the mapping''s rule rounded the line; 0 of a line that the rule added.';
 
 create table kvitt.attempts (
   id uuid primary key,
@@ -202,7 +221,7 @@ create table kvitt.chunks (
   last_sequence bigint,
   state kvitt.chunk_state not null default 'intended',
   fence bigint not null,
-  sends integer not null default 1 check (sends > 0),
+  sends integer not null default 1 check (sends >= 0), -- 0: no call was begun yet
   settle interval not null check (settle >= interval '0'),
   intended_at timestamptz not null default now(),
   decided_at timestamptz,

@@ -10,7 +10,7 @@
 --   claimed   the caller works on it; state says where it stands
 --   settled   the period is finished (none asked for: nothing is due, this was the last one)
 --   failed    it waits for a person (none asked for: nothing else is due); see mend_period
---   waiting   uncertain, until not_before
+--   waiting   uncertain, or waiting_for somebody, until not_before; a person need not wait for that
 --   busy      somebody else holds the lease of this integration, until leased_until
 --   early     the period asked for is not due yet
 --   idle      nothing is due, and nothing ever was
@@ -55,12 +55,16 @@ begin
     return kvitt.answer('busy', who, it);
   elsif it.state = 'uncertain' and it.not_before > now() and not kvitt.worth_a_look(it) then
     return kvitt.answer('waiting', who, it);
+  elsif it.waiting_for is not null and it.not_before > now() and p_trigger <> 'person' then
+    return kvitt.answer('waiting', who, it);
   end if;
 
   perform kvitt.adopt(it);
   update kvitt.periods set
     holder = p_attempt, leased_until = now() + p_lease, fence = fence + 1, reason = null,
-    not_before = null,
+    not_before = null, waiting_for = null,
+    mapping = case when kvitt.keeps_its_mapping(it) then mapping else who.mapping end,
+    time_zone = case when kvitt.keeps_its_mapping(it) then time_zone else who.time_zone end,
     state = case
       when state = 'due' then 'collecting'
       when state = 'uncertain' then 'exporting'
@@ -132,13 +136,27 @@ begin
   where id = p_period.holder and outcome is null;
 end $$;
 
+-- A period keeps its mapping from the first call on that is, or may be, in the books: what goes
+-- after it must not differ from it. Before that, each claim takes the one of the day.
+-- mend_period lets go of it.
+create function kvitt.keeps_its_mapping(p_period kvitt.periods) returns boolean
+language sql stable set search_path = '' as $$
+  select p_period.mapping is not null and exists (select from kvitt.chunks c
+    where (c.integration_id, c.due_at) = (p_period.integration_id, p_period.due_at)
+      and (c.state not in ('unsent', 'refused') or c.sends > 1 or c.absences > 0))
+$$;
+
+-- Who works on a period works with the mapping that the period keeps.
 create function kvitt.answer(
   p_outcome text, p_integration kvitt.integrations, p_period kvitt.periods
 ) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_build_object(
     'outcome', p_outcome,
-    'integration', to_jsonb(p_integration) - array['created_at', 'updated_at'],
+    'integration', to_jsonb(p_integration) - array['created_at', 'updated_at']
+      || case when p_outcome = 'claimed' then jsonb_build_object(
+           'mapping', coalesce(p_period.mapping, p_integration.mapping),
+           'time_zone', coalesce(p_period.time_zone, p_integration.time_zone)) else '{}' end,
     'period', to_jsonb(p_period))
 $$;
 
@@ -410,8 +428,8 @@ language sql stable set search_path = '' as $$
     + (select count(*) from aside where to_be_withdrawn)
 $$;
 
--- Sent once already. Again only where it is known not to have arrived, or was refused. It may end
--- earlier than before, as long as nothing follows it: the one that is to blame is looked for so.
+-- Intended once already. Again only where it is known not to have arrived, or was refused. It may end
+-- earlier than before: whoever is to blame is looked for so. The rest is a chunk of its own then.
 create function kvitt.intend_again(
   p_period kvitt.periods, p_chunk kvitt.chunks, p_last bigint, p_totals jsonb
 ) returns jsonb
@@ -420,11 +438,8 @@ declare
   chunk kvitt.chunks := p_chunk;
 begin
   if chunk.last_sequence is distinct from p_last and not (
-    chunk.state in ('unsent', 'refused') and p_last between chunk.first_sequence
-      and chunk.last_sequence and not exists (
-        select from kvitt.chunks c
-         where (c.integration_id, c.due_at) = (chunk.integration_id, chunk.due_at)
-           and c.number > chunk.number)) then
+    chunk.state in ('unsent', 'refused')
+    and p_last between chunk.first_sequence and chunk.last_sequence) then
     raise exception 'period %: chunk % ends at voucher %, not %',
       p_period.key, chunk.number, chunk.last_sequence, p_last using errcode = 'KV005';
   end if;
@@ -432,10 +447,13 @@ begin
     raise exception 'period %: it is not posted before each line is confirmed', p_period.key
       using errcode = 'KV005';
   end if;
+  if chunk.last_sequence > p_last then
+    perform kvitt.cut_off(p_period, chunk, p_last + 1);
+  end if;
   if chunk.state in ('unsent', 'refused') then
     update kvitt.chunks set
-      state = 'intended', last_sequence = p_last, fence = p_period.fence, sends = sends + 1, totals = p_totals,
-      intended_at = now(), decided_at = null, not_before = null, absences = 0
+      state = 'intended', last_sequence = p_last, fence = p_period.fence, sends = sends + 1,
+      totals = p_totals, intended_at = now(), decided_at = null, not_before = null, absences = 0
     where integration_id = chunk.integration_id and due_at = chunk.due_at
       and number = chunk.number
     returning * into chunk;
@@ -443,8 +461,25 @@ begin
   return to_jsonb(chunk);
 end $$;
 
+-- Makes a chunk of what another one ends before. It was never sent by itself; where the whole had been
+-- sent before it was refused, it is read back before it is sent (absences).
+create function kvitt.cut_off(p_period kvitt.periods, p_chunk kvitt.chunks, p_first bigint)
+returns void
+language sql set search_path = '' as $$
+  insert into kvitt.chunks
+    (integration_id, due_at, number, kind, first_sequence, last_sequence, state, fence, sends,
+     absences, settle, decided_at, detail)
+  select p_chunk.integration_id, p_chunk.due_at, max(number) + 1, 'lines', p_first,
+         p_chunk.last_sequence, 'unsent', p_period.fence, 0,
+         greatest(p_chunk.absences, least(p_chunk.sends - 1, 1)), p_chunk.settle, now(),
+         format('cut off chunk %s', p_chunk.number)
+    from kvitt.chunks
+   where integration_id = p_chunk.integration_id and due_at = p_chunk.due_at
+$$;
+
 -- After the call, or after reading back. p_outcome:
 --   confirmed, refused, unsent   as the states
+--   unbegun                      the call was not made at all: unsent, and as if never intended
 --   uncertain                    no reply: nothing is known before the settle time is over
 --   absent                       read back, and not there. Before not_before that says nothing;
 --                                after it, p_absences such readings, p_gap apart, make it unsent
@@ -457,6 +492,8 @@ language plpgsql security definer set search_path = '' as $$
 declare
   chunk kvitt.chunks;
   absent boolean := p_outcome = 'absent';
+  unbegun boolean := p_outcome = 'unbegun';
+  outcome text := case when unbegun then 'unsent' else p_outcome end;
 begin
   perform kvitt.hold(p_integration, p_due, p_fence);
   select * into chunk from kvitt.chunks
@@ -464,7 +501,7 @@ begin
   if not found then
     raise exception '% at %: there is no chunk %', p_integration, p_due, p_number
       using errcode = 'KV004';
-  elsif not absent and chunk.state = p_outcome::kvitt.chunk_state then
+  elsif not absent and chunk.state = outcome::kvitt.chunk_state then
     return to_jsonb(chunk); -- said twice
   end if;
 
@@ -476,7 +513,8 @@ begin
     state = case
       when absent and chunk.absences >= p_absences then 'unsent'
       when absent then 'uncertain'
-      else p_outcome end::kvitt.chunk_state,
+      else outcome end::kvitt.chunk_state,
+    sends = sends - unbegun::int,
     not_before = case when p_outcome = 'uncertain' then now() + settle else chunk.not_before end,
     absences = chunk.absences,
     decided_at = now(),
@@ -575,11 +613,12 @@ begin
     return booked;
   end if;
   left_over := kvitt.unfinished(it);
-  -- A refused chunk is finished when all of it was set aside; a refused posting, when nothing is left.
+  -- A chunk that is not in the books is finished when all of it was set aside; a posting that did
+  -- not happen, when nothing is left.
   if it.frozen_at is null or left_over <> 0 or exists (
     select from kvitt.chunks where integration_id = p_integration and due_at = p_due
       and state <> 'confirmed'
-      and not (state = 'refused' and (kind = 'lines' or booked = 0))) then
+      and not (state in ('refused', 'unsent') and (kind = 'lines' or booked = 0))) then
     raise exception 'period %: % of % vouchers are not confirmed', it.key, left_over,
       it.record_count using errcode = 'KV005';
   end if;
@@ -689,23 +728,29 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- The books do not show what was sent. Less than was sent may still be on its way from one of the
--- vendor's tables to another: within the settle time that is uncertain, not wrong.
+-- vendor's tables to another: within the settle time, or in a single reading after it, that is
+-- uncertain and not wrong. Two readings that are p_gap apart are.
 create function kvitt.not_verified(
-  p_period kvitt.periods, p_expected jsonb, p_sent jsonb, p_shown jsonb
+  p_period kvitt.periods, p_expected jsonb, p_sent jsonb, p_shown jsonb, p_gap interval
 ) returns void
 language plpgsql set search_path = '' as $$
 declare
+  short boolean := p_expected = p_sent
+    and (p_shown ->> 'lines')::bigint < (p_sent ->> 'lines')::bigint;
   settle interval;
   until timestamptz;
+  since timestamptz := p_period.short_since;
 begin
   select max(c.settle), max(c.decided_at + c.settle) into settle, until from kvitt.chunks c
    where (c.integration_id, c.due_at) = (p_period.integration_id, p_period.due_at);
   update kvitt.periods set
     state = case
-      when p_expected = p_sent and now() < until
-        and (p_shown ->> 'lines')::bigint < (p_sent ->> 'lines')::bigint
+      when short and (now() < until or since is null or now() < since + p_gap)
       then 'uncertain' else 'failed' end::kvitt.period_state,
-    not_before = least(now() + settle / 5, until),
+    not_before = case
+      when now() < until then least(now() + settle / 5, until)
+      else coalesce(since, now()) + p_gap end,
+    short_since = case when short and now() >= until then coalesce(since, now()) end,
     reason = format('the books do not show what was sent. To be sent: %s. Sent: %s. Read back: %s.',
       kvitt.in_words(p_expected), kvitt.in_words(p_sent), kvitt.in_words(p_shown))
   where integration_id = p_period.integration_id and due_at = p_period.due_at;
@@ -721,9 +766,11 @@ $$;
 -- The period ends here, one way or the other: verified with a receipt where what the books show
 -- is what was sent, and that is what was taken and not set aside; else not_verified decides.
 -- p_read_back is as kvitt.totals says, and {staged}: the lines that are not final yet. A vendor that
--- shows no original currencies leaves those out.
+-- shows no original currencies leaves those out. p_gap is how far apart two readings have to be that
+-- say together that something is not there.
 create function kvitt.settle_period(
-  p_integration text, p_due timestamptz, p_fence bigint, p_read_back jsonb, p_requests jsonb
+  p_integration text, p_due timestamptz, p_fence bigint, p_read_back jsonb, p_requests jsonb,
+  p_gap interval default '0'
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -748,7 +795,7 @@ begin
     shown := shown || jsonb_build_object('original', sent -> 'original');
   end if;
   if expected <> sent or sent <> shown then
-    perform kvitt.not_verified(it, expected, sent, shown);
+    perform kvitt.not_verified(it, expected, sent, shown, p_gap);
     return null;
   end if;
   update kvitt.periods set
@@ -896,13 +943,15 @@ begin
 end $$;
 
 -- Lets a failed period go on: somebody has mended what its reason says. Safe in any case, since what
--- is in the books already is looked for there before anything is sent.
+-- is in the books already is looked for there before anything is sent. The rest goes with the mapping
+-- of the day, unless it is not known of a call whether it is in the books.
 create function kvitt.mend_period(
   p_integration text, p_due timestamptz, p_who text, p_reason text
 ) returns text
 language plpgsql security definer set search_path = '' as $$
 declare
   it kvitt.periods;
+  open boolean;
 begin
   if coalesce(trim(p_reason), '') = '' then
     raise exception 'say what was mended' using errcode = 'KV003';
@@ -920,24 +969,27 @@ begin
     raise exception 'period %: a run works on it, with a lease to %', it.key, it.leased_until
       using errcode = 'KV005';
   end if;
+  open := exists (select from kvitt.chunks where integration_id = p_integration
+                    and due_at = p_due and state in ('intended', 'uncertain'));
   update kvitt.periods set
     state = case when frozen_at is null then 'collecting' else 'exporting' end::kvitt.period_state,
-    reason = null
+    reason = null, short_since = null,
+    mapping = case when open then mapping end,
+    time_zone = case when open then time_zone end
   where integration_id = p_integration and due_at = p_due;
   insert into kvitt.decisions (integration_id, due_at, decision, who, reason)
   values (p_integration, p_due, 'mend', p_who, p_reason);
   return it.key;
 end $$;
 
--- Lets a record that was set aside go again, in the next period: a copy of it, approved now, since a
--- record is taken by one period only. Once; the copy may be set aside, and mended, in its turn.
+-- Lets a record that was set aside go again, in the next period. Once; the copy may be set aside, and
+-- mended, in its turn. One that was sent, and that the vendor refused later by itself, is another
+-- matter: see say_deleted.
 create function kvitt.mend_record(p_integration text, p_record text, p_who text, p_reason text)
 returns text
 language plpgsql security definer set search_path = '' as $$
 declare
   aside kvitt.set_aside;
-  copy kvitt.records;
-  copied kvitt.record_lines[];
 begin
   if coalesce(trim(p_reason), '') = '' then
     raise exception 'say what was mended' using errcode = 'KV003';
@@ -945,6 +997,7 @@ begin
   select * into aside from kvitt.set_aside
    where integration_id = p_integration and record_id = p_record for update;
   if not found then
+    perform kvitt.demand_not_sent(p_integration, p_record);
     raise exception '%: record % was not set aside', p_integration, p_record
       using errcode = 'KV004';
   elsif aside.mended_as is not null then
@@ -956,12 +1009,28 @@ begin
     raise exception '%: the period that set record % aside is not finished', p_integration, p_record
       using errcode = 'KV005';
   end if;
+  update kvitt.set_aside set mended_as = kvitt.approve_again(p_integration, p_record)
+   where integration_id = p_integration and due_at = aside.due_at and sequence = aside.sequence
+  returning * into aside;
+  insert into kvitt.decisions (integration_id, due_at, decision, record_id, who, reason)
+  values (p_integration, aside.due_at, 'mend record', p_record, p_who, p_reason);
+  return aside.mended_as;
+end $$;
+
+-- Adds a copy of a record, approved now, since a record is taken by one period only. Answers its id.
+create function kvitt.approve_again(p_integration text, p_record text) returns text
+language plpgsql set search_path = '' as $$
+declare
+  copy kvitt.records;
+  copied kvitt.record_lines[];
+begin
   select * into copy from kvitt.records where integration_id = p_integration and id = p_record;
   copy.approved_at := now();
   copy.id := left(regexp_replace(copy.id, '~\d+$', ''), 90) || '~'
              || 1 + coalesce(substring(copy.id from '~(\d+)$')::integer, 1);
   select array_agg((l.integration_id, copy.id, l.number, l.account, l.party, l.amount,
-                    l.book_amount, l.tax, l.dimensions, l.text)::kvitt.record_lines
+                    l.book_amount, l.tax, l.dimensions, l.text, l.approved_amount,
+                    l.approved_book_amount)::kvitt.record_lines
                    order by l.number) into copied
     from kvitt.record_lines l where l.integration_id = p_integration and l.record_id = p_record;
   insert into kvitt.records
@@ -969,10 +1038,6 @@ begin
   values (p_integration, copy.id, copy.kind, copy.approved_at, copy.voucher_date, copy.currency,
           copy.text, copy.line_count, kvitt.digest_of(copy, copied));
   insert into kvitt.record_lines select (unnest(copied)).*;
-  update kvitt.set_aside set mended_as = copy.id
-   where integration_id = p_integration and due_at = aside.due_at and sequence = aside.sequence;
-  insert into kvitt.decisions (integration_id, due_at, decision, record_id, who, reason)
-  values (p_integration, aside.due_at, 'mend record', p_record, p_who, p_reason);
   return copy.id;
 end $$;
 
@@ -1013,7 +1078,7 @@ grant execute on function
   kvitt.to_withdraw(text, timestamptz),
   kvitt.withdrawn(text, timestamptz, bigint, bigint[]),
   kvitt.finish_export(text, timestamptz, bigint),
-  kvitt.settle_period(text, timestamptz, bigint, jsonb, jsonb),
+  kvitt.settle_period(text, timestamptz, bigint, jsonb, jsonb, interval),
   kvitt.suspend_period(text, timestamptz, bigint, text),
   kvitt.fail_period(text, timestamptz, bigint, text),
   kvitt.close_attempt(uuid, kvitt.attempt_outcome, text, jsonb),

@@ -148,3 +148,31 @@ def test_endpoints_are_the_vendors_public_ones_unless_told_otherwise() -> None:
     fields = BusinessCentral.model_fields
     assert fields["api_url"].default == "https://api.businesscentral.dynamics.com"
     assert fields["login_url"].default == "https://login.microsoftonline.com"
+
+
+async def test_all_who_have_a_project_open_share_one_client(supabase: Supabase) -> None:
+    block = SupabaseProject(url=supabase.url, secret_key=supabase.secret_key)
+    same = SupabaseProject(url=supabase.url, secret_key=supabase.secret_key)
+    results = TaskResults(project=same)
+    async with block.open() as first, same.open() as second:
+        assert first is second
+        await results.awrite_path("shared/client", b"{}")
+        assert await results.aread_path("shared/client") == b"{}"
+    async with block.open() as later:
+        assert later is not first
+        assert len((await later.table("integrations").select("id").execute()).data) >= 0
+
+
+async def test_another_key_is_another_client(supabase: Supabase) -> None:
+    block = SupabaseProject(url=supabase.url, secret_key=supabase.secret_key)
+    other = SupabaseProject(url=supabase.url, secret_key=supabase.publishable_key)
+    async with block.open() as first, other.open() as second:
+        assert first is not second
+
+
+async def test_a_project_that_cannot_be_opened_is_tried_again(supabase: Supabase) -> None:
+    block = SupabaseProject(url=supabase.url, secret_key="")
+    for _ in range(2):
+        with pytest.raises(LedgerRefused):
+            async with block.open():
+                pass

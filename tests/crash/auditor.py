@@ -64,7 +64,7 @@ class Findings:
 
 
 def audit(
-    batches: Mapping[datetime, Sequence[Mapping[str, Any]]],
+    batches: Mapping[datetime, Sequence[Mapping[str, Any] | None]],
     books: Mapping[str, Any],
     company: str,
     *,
@@ -72,7 +72,8 @@ def audit(
 ) -> Findings:
     """Compare one company's books with records, in order, by the period that had to take them.
 
-    Only what is posted counts as booked, unless lines that are still staged are to count as well.
+    None stands in the place of a record that was set aside: nothing of it may be in the books. Only
+    what is posted counts as booked, unless lines that are still staged are to count as well.
     """
     vendor = SIMULATORS[books["vendor"]]
     booked = [line for line in books["posted"] if line["company"] == company]
@@ -85,7 +86,7 @@ def audit(
     findings = Findings(unbalanced=_unbalanced(booked, vendor))
     for due, records in batches.items():
         for place, record in enumerate(records, 1):
-            expected = Counter(_approved(record, vendor))
+            expected = Counter(_approved(record, vendor) if record else ())
             _compare(expected, seen.pop((_minutes(due), place), Counter()), findings)
     for rest in seen.values():
         _name_the_strangers(rest, batches, vendor, findings)
@@ -124,13 +125,17 @@ def _times(voucher: Voucher, times: int) -> Voucher:
 
 def _name_the_strangers(
     lines: Voucher,
-    batches: Mapping[datetime, Sequence[Mapping[str, Any]]],
+    batches: Mapping[datetime, Sequence[Mapping[str, Any] | None]],
     vendor: Simulator,
     findings: Findings,
 ) -> None:
     """Lines of a name that no record has: of another period, or of nobody."""
     known = Counter(
-        line for records in batches.values() for r in records for line in _approved(r, vendor)
+        line
+        for records in batches.values()
+        for record in records
+        if record
+        for line in _approved(record, vendor)
     )
     ours = (lines & known).total()
     findings.wrong_period += ours

@@ -18,6 +18,7 @@ from deployments.foundations import ensure_pool, ensure_task_results
 from flows.sync import PROJECT
 from flows.sync import sync as flow
 from kvitt import sync as way
+from kvitt.budget import open_budget
 from kvitt.domain.errors import PeriodStopped
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
@@ -68,7 +69,11 @@ async def _work(
     kind = VENDORS[job.vendor]
     async with way.attempt(ledger, answer) as this:
         settings = kind.settings.model_validate(job.settings)
-        async with kind.client(settings, this.integration.timeouts) as vendor:
+        who = this.integration
+        async with (
+            open_budget(ledger, who.vendor, who.connection) as budget,
+            kind.client(settings, who.timeouts, budget=budget) as vendor,
+        ):
             this.requests = vendor.requests
             await way.warm_up(this, collector)
             await way.collect(this, collector)

@@ -41,9 +41,9 @@ class Point:
         return self.party.startswith("vendor")
 
     @property
-    def renewal(self) -> bool:
-        """Whether it comes beside what the run does one after another."""
-        return self.name == "ledger.renew_lease"
+    def writes(self) -> bool:
+        """Whether it is a call that writes to the vendor."""
+        return self.party == "vendor-write"
 
     def __str__(self) -> str:
         return f"{self.side} {self.name} #{self.nth}"
@@ -106,7 +106,7 @@ def _before(point: Point) -> bool:
 
 
 def _before_a_write(point: Point) -> bool:
-    return point.side == "before" and point.party == "vendor-write"
+    return point.side == "before" and point.writes
 
 
 def _before_a_call_of_ours(point: Point) -> bool:

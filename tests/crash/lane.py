@@ -66,6 +66,7 @@ class Trial:
     strikes: list[tuple[Mapping[str, Any], str]]
     posting: bool = False
     cold: bool = False
+    first: bool = False
     vouchers: int = 6
 
 
@@ -142,7 +143,12 @@ class Lane:
         )
 
     def _set_up(self, stage: Stage, trial: Trial) -> None:
-        stage.set_up(vouchers=trial.vouchers, seed=trial.seed, chunk_lines=_CHUNK_LINES)
+        stage.set_up(
+            vouchers=trial.vouchers,
+            seed=trial.seed,
+            chunk_lines=_CHUNK_LINES,
+            fitted=not trial.first,
+        )
         if posting := SIMULATORS[self.ground.vendor].posting:
             stage.open_books(**posting[trial.posting])
         if trial.way == "prefect":

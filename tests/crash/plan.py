@@ -35,7 +35,10 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """`prelude` is what strikes first, at the write number `at` of the plain scenario (from 0)."""
+    """`prelude` is what strikes first, at the write number `at` of the plain scenario (from 0).
+
+    `first`: nothing was exported before, so the vendor's set-up is looked at.
+    """
 
     vendor: str
     way: str = "direct"
@@ -43,12 +46,14 @@ class Scenario:
     at: int = 0
     posting: bool = False
     cold: bool = False
+    first: bool = False
 
     def __str__(self) -> str:
         parts = [self.vendor, self.way if self.way != "direct" else ""]
         write = "the last write" if self.at < 0 else f"write {self.at + 1}"
         parts += [f"after {self.prelude} at {write}" if self.prelude else ""]
         parts += ["while posting" if self.posting else "", "cold" if self.cold else ""]
+        parts += ["first export" if self.first else ""]
         return ", ".join(part for part in parts if part)
 
 
@@ -104,6 +109,7 @@ def trial_of(
         "strikes": list(strikes),
         "posting": scenario.posting,
         "cold": scenario.cold,
+        "first": scenario.first,
     }
 
 
@@ -125,6 +131,7 @@ def _scenarios_of(vendor: str) -> list[Scenario]:
         own(),
         own(way="prefect"),
         own(cold=True),
+        own(first=True),
         *([own(posting=True)] if posts_by_itself else []),
         own(prelude="reply lost", at=1),
         own(prelude="reply lost", at=-1),
@@ -153,7 +160,7 @@ def record(
     writes = {
         (r.scenario.vendor, r.scenario.way): _writes(r.points)
         for r in plain
-        if not r.scenario.posting
+        if not (r.scenario.posting or r.scenario.first)
     }
     others = record([s for s in wanted if s.prelude is not None], writes)
     return [*plain, *others, *record([s for s in wanted if s.cold])]

@@ -6,6 +6,7 @@ the exporter is held before and after each request until its keeper (`run.Keeper
 on; the keeper may as well kill or stop it there.
 
     child → keeper   {"at": "before" | "after", "name": "ledger.intend_chunk"}
+                     {"over": "vendor-write.batch"}             it has ended, one way or the other
     keeper → child   {"do": "go"}                               as if nobody were there
                      {"do": "drop"}                             no connection, nothing is sent
                      {"do": "lose"}                             sent and executed, the reply is lost
@@ -77,12 +78,15 @@ def install(keeper: Wire, *, vendor: str) -> None:
     ) -> httpx.Response:
         name = name_of(request, vendor=address)
         order = _ask(keeper, "before", name)
-        if order["do"] == "drop":
-            raise httpx.ConnectError("the matrix cut the connection", request=request)
-        if order["do"] == "answer" and not order["sent"]:
-            return _made_up(order)
-        response = await send(transport, request)
-        await _read_to_the_end(response)
+        try:
+            if order["do"] == "drop":
+                raise httpx.ConnectError("the matrix cut the connection", request=request)
+            if order["do"] == "answer" and not order["sent"]:
+                return _made_up(order)
+            response = await send(transport, request)
+            await _read_to_the_end(response)
+        finally:
+            keeper.tell({"over": name})
         if order["do"] == "answer":
             return _made_up(order)
         if order["do"] == "lose" or _ask(keeper, "after", name)["do"] == "lose":

@@ -120,8 +120,8 @@ class Hands:
 class Keeper:
     """Watches the runs of one trial, counts their requests, and strikes where it is told to.
 
-    It does not pause a run that renews its lease while a write of its is under way: the write's
-    check of the lease is past (faults.PAST_THE_CHECK).
+    It does not pause a run while a write of its is under way, whose check of the lease is past
+    (faults.PAST_THE_CHECK).
     """
 
     strikes: Sequence[Strike]
@@ -134,7 +134,7 @@ class Keeper:
     _child: Child | None = None
     _others: list[Child] = field(default_factory=list[Child])
     _doomed: int | None = None
-    _sending: bool = False
+    _sending: int = 0
 
     @property
     def missed(self) -> list[Strike]:
@@ -143,17 +143,19 @@ class Keeper:
 
     def watch(self, child: Child) -> None:
         """Let one run happen, to its end."""
-        self._child, self._sending = child, False
+        self._child, self._sending = child, 0
         while (heard := self._hear(child)) is not None:
             if "end" in heard:
                 self.ends.append(heard["end"])
                 break
+            if "over" in heard:
+                self._sending -= Point(name=heard["over"], nth=0, side="after").writes
+                continue
             name, side = heard["name"], heard["at"]
             self._counts[name] += side == "before"
             point = Point(name=name, nth=self._counts[name], side=side)
+            self._sending += point.writes and side == "before"
             self._answer(child, self._order(point))
-            if not point.renewal:
-                self._sending = point.party == "vendor-write" and side == "before"
         self._end(child)
 
     def _order(self, point: Point) -> Order:

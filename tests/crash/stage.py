@@ -115,11 +115,11 @@ class Stage:
     def _kind(self) -> vendors.Simulator:
         return SIMULATORS[self.ground.vendor]
 
-    def set_up(self, *, vouchers: int, seed: int, chunk_lines: int) -> None:
+    def set_up(self, *, vouchers: int, seed: int, chunk_lines: int, fitted: bool = True) -> None:
         """Save the integration with one period that is due, its records and its company."""
         due = datetime.now(UTC).replace(second=0, microsecond=0) - _MINUTE
         self.open_books()
-        self.save_integration(chunk_lines=chunk_lines)
+        self.save_integration(chunk_lines=chunk_lines, fitted=fitted)
         self.plan(due - _HOUR, [due, due + 2 * _HOUR])
         self.add(due, self.records(vouchers, before=due, seed=seed))
 
@@ -128,8 +128,13 @@ class Stage:
         wish = self._kind.found(self.company)
         self.simulator.ask("POST", "setup", {**wish, "settings": settings})
 
-    def save_integration(self, *, chunk_lines: int, cron: str = "0 6 * * *") -> None:
-        """Save the integration, with times that a trial can wait for."""
+    def save_integration(
+        self, *, chunk_lines: int, cron: str = "0 6 * * *", fitted: bool = True
+    ) -> None:
+        """Save the integration, with times that a trial can wait for.
+
+        `fitted`: as if periods had been exported before, so that the vendor's set-up is known.
+        """
         ground = self.ground
         limits = {
             "chunk_lines": chunk_lines,
@@ -137,6 +142,8 @@ class Stage:
             "settle": ground.settle,
             "absence_gap": ground.gap,
             "warm_up": 5,
+            "first_wait": 0.2,
+            "longest_wait": 1,
         }
         integration = {
             "id": self.id,
@@ -152,6 +159,11 @@ class Stage:
             "timeouts": {"read": 10, "connect": 5, "function": 15},
         }
         self.database.ask("select kvitt.save_integration(%s)", Jsonb(integration))
+        if fitted:
+            self.database.ask(
+                "update kvitt.integrations set fitted_at = now() where id = %s returning id",
+                self.id,
+            )
 
     def plan(self, opens_at: datetime, due: Sequence[datetime]) -> None:
         """Write periods."""

@@ -40,6 +40,13 @@ def test_the_cast_is_valid_and_the_same_after_a_journey(who: Integration) -> Non
         ({"limits": {"page_records": 0}}, ("limits", "page_records"), "greater than or equal"),
         ({"limits": {"chunk_lines": 1}}, ("limits", "chunk_lines"), "greater than or equal to 2"),
         ({"limits": {"setle": 1}}, ("limits", "setle"), "not permitted"),
+        (
+            {"limits": {"budget": {"requests": 0}}},
+            ("limits", "budget", "requests"),
+            "or equal to 1",
+        ),
+        ({"limits": {"budget": {"payed": True}}}, ("limits", "budget", "payed"), "not permitted"),
+        ({"limits": {"first_wait": 0}}, ("limits", "first_wait"), "greater than 0"),
         ({"timeouts": {"read": 0}}, ("timeouts", "read"), "greater than 0"),
         ({"enabeld": False}, ("enabeld",), "not permitted"),
     ],

@@ -11,7 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kvitt.domain.records import Record
+from kvitt.domain.integrations import Integration
+from kvitt.domain.money import is_exact, minor_units
+from kvitt.domain.records import Record, as_taken
 from tests.cast import NORDVEST, claim_for_travel, claim_from_abroad, invoice_for_posters
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -71,11 +73,9 @@ def test_a_line_of_nothing_is_refused() -> None:
     )
 
 
-def test_an_amount_finer_than_its_currency_is_refused() -> None:
-    assert "0.001 is finer than NOK is" in problems(changed(lines=lines("0.001", "-0.001")))
-    assert "1.5 is finer than JPY is" in problems(
-        changed(currency="JPY", lines=lines("1.5", "-1.5"))
-    )
+def test_an_amount_of_more_decimals_than_any_rule_rounds_is_refused() -> None:
+    said = problems(changed(lines=lines("0.000000001", "-0.000000001")))
+    assert "0.000000001 has more than 8 decimals" in said
 
 
 def test_an_amount_that_no_books_can_hold_is_refused() -> None:
@@ -122,3 +122,97 @@ def test_what_is_wrong_is_named_by_its_field(change: dict[str, Any], said: str) 
 def test_an_account_that_was_written_as_a_number_is_a_code() -> None:
     record = Record.model_validate(changed(lines=lines("1", "-1", account=7140)))
     assert record.lines[0].account == "7140"
+
+
+# -- as the ledger keeps them ----------------------------------------------------------------------
+
+ROUNDING = {"account": "7770", "text": "Avrunding"}
+finer = st.decimals("0.01", "99999.99", places=5)
+
+
+def integration(rule: dict[str, str] | None, books: str = "NOK") -> Integration:
+    told = {**NORDVEST.model_dump(), "book_currency": books, "mapping": {"rounding": rule}}
+    return Integration.model_validate(told)
+
+
+def refusal(record: dict[str, Any], rule: dict[str, str] | None = None) -> str:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - what it says is looked at below
+        as_taken(Record.model_validate(record), integration(rule))
+    return str(refused.value)
+
+
+def converted(amounts: list[Decimal], rate: Decimal) -> dict[str, Any]:
+    """Return a claim in euro, each line converted by itself to more decimals than kroner have."""
+    given = [*amounts, -sum(amounts, Decimal(0))]
+    return changed(
+        currency="EUR",
+        lines=[{"account": "a", "amount": a, "book_amount": a * rate} for a in given],
+    )
+
+
+def test_without_a_rule_an_amount_finer_than_its_currency_is_refused() -> None:
+    assert "line 1 has 0.001 NOK, finer" in refusal(changed(lines=lines("0.001", "-0.001")))
+    assert "line 1 has 1.1634 NOK, finer" in refusal(converted([Decimal("0.1")], Decimal("11.634")))
+
+
+def test_a_rule_rounds_what_is_booked_and_not_what_was_paid_abroad() -> None:
+    paid = changed(
+        currency="EUR",
+        lines=[*lines("0.001", book_amount="0.01"), *lines("-0.001", book_amount="-0.01")],
+    )
+    assert "line 1 has 0.001 EUR, finer" in refusal(paid, ROUNDING)
+
+
+def test_what_rounds_to_nothing_is_refused() -> None:
+    said = refusal(changed(lines=lines("1.004", "-0.004", "-1")), ROUNDING)
+    assert "line 2 has -0.004 NOK, which rounds to 0" in said
+
+
+def test_the_difference_is_a_line_on_the_account_that_the_rule_names() -> None:
+    record = Record.model_validate(changed(lines=lines("1.005", "1.005", "-2.01")))
+    *_, owed, difference = as_taken(record, integration(ROUNDING)).lines
+    assert (owed.amount, difference.amount) == (Decimal("-2.01"), Decimal("-0.01"))
+    assert (difference.account, difference.text, difference.number) == ("7770", "Avrunding", 4)
+
+
+def test_a_difference_from_converting_is_nothing_in_the_claims_own_currency() -> None:
+    record = Record.model_validate(converted([Decimal("0.5"), Decimal("0.5")], Decimal("11.63")))
+    *_, difference = as_taken(record, integration(ROUNDING)).lines
+    assert (difference.amount, difference.book_amount) == (Decimal(0), Decimal("-0.01"))
+
+
+@given(st.lists(finer, min_size=1, max_size=20), st.sampled_from(["NOK", "JPY", "BHD", "CLF"]))
+def test_a_rounded_voucher_balances_and_is_as_fine_as_its_currency(
+    debits: list[Decimal], books: str
+) -> None:
+    assume(all(round(debit, minor_units(books)) for debit in debits))
+    told = changed(currency=books, lines=lines(*debits, -sum(debits, Decimal(0))))
+    record = Record.model_validate(told)
+    kept = as_taken(record, integration(ROUNDING, books)).lines
+    assert sum(line.amount for line in kept) == sum(line.book_amount for line in kept) == 0
+    assert all(line.amount == line.book_amount and is_exact(line.amount, books) for line in kept)
+    unit = Decimal(1).scaleb(-minor_units(books))
+    for given_line, line in zip(record.lines, kept, strict=False):
+        assert abs(line.amount - given_line.amount) <= unit / 2
+    assert len(kept) - len(record.lines) in (0, 1)
+
+
+@given(st.lists(amounts, min_size=1, max_size=20), st.decimals("0.01", "20", places=5))
+def test_a_converted_voucher_balances_in_both_currencies(
+    debits: list[Decimal], rate: Decimal
+) -> None:
+    record = Record.model_validate(converted(debits, rate))
+    assume(all(abs(line.book_amount or 0) >= Decimal("0.005") for line in record.lines))
+    kept = as_taken(record, integration(ROUNDING)).lines
+    assert sum(line.amount for line in kept) == sum(line.book_amount for line in kept) == 0
+    assert all(is_exact(line.book_amount, "NOK") for line in kept)
+    assert [line.amount for line in kept[: len(record.lines)]] == [x.amount for x in record.lines]
+
+
+@given(st.lists(amounts, min_size=1, max_size=20), st.sampled_from([None, ROUNDING]))
+def test_what_is_fine_enough_is_not_touched_rule_or_not(
+    debits: list[Decimal], rule: dict[str, str] | None
+) -> None:
+    record = Record.model_validate(changed(lines=lines(*debits, -sum(debits, Decimal(0)))))
+    kept = as_taken(record, integration(rule)).lines
+    assert [line.amount for line in kept] == [line.amount for line in record.lines]

@@ -196,6 +196,37 @@ def test_watch_starts_what_is_overdue(settled: Running, tmp_path: Path) -> None:
     assert shown["attempts"][0]["trigger"] == "watch"
 
 
+def test_a_run_that_meets_a_vendor_that_is_away_ends_waiting_and_goes_on_later(
+    settled: Running, tmp_path: Path
+) -> None:
+    refunds = {**third_integration(), "id": "fjordby-refunds"}
+    claim = json.loads(settled.loaded[CLUB.integration].file.read_text().splitlines()[0])
+    approved_at = (datetime.now(UTC) - timedelta(minutes=30)).isoformat()
+    claim |= {"integration": refunds["id"], "approved_at": approved_at}
+    (tmp_path / "integrations.yaml").write_text(yaml.safe_dump([refunds]))
+    (tmp_path / "records.jsonl").write_text(json.dumps(claim))
+    settled.stack.run("kvitt", "integrations", "import", str(tmp_path / "integrations.yaml"))
+    settled.stack.run("kvitt", "records", "import", str(tmp_path / "records.jsonl"))
+    settled.stack.run("kvitt", "apply")
+
+    faults = f"{settled.stack.business_central.url}/_sandbox/faults"
+    away = {"on": "*", "fault": "status", "status": 503, "times": 99}
+    httpx.post(faults, json=away, trust_env=False).raise_for_status()
+    settled.run(f"sync/{refunds['id']}")
+    run, _ = settled.stack.prefect.latest_run(f"sync/{refunds['id']}")
+    httpx.delete(faults, trust_env=False).raise_for_status()
+    assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Waiting")
+    assert "UTC, then goes on by itself: Business Central could not be" in run["state"]["message"]
+
+    settled.run(f"sync/{refunds['id']}", "--param", 'trigger="schedule"')
+    run, _ = settled.stack.prefect.latest_run(f"sync/{refunds['id']}")
+    assert run["state"]["name"] == "Waiting"
+    settled.run(f"sync/{refunds['id']}")
+    shown = receipt(settled, refunds["id"])
+    assert [attempt["outcome"] for attempt in shown["attempts"]] == ["postponed", "settled"]
+    assert refunds["connection"] in settled.stack.run("kvitt", "budget")
+
+
 def third_integration() -> dict[str, Any]:
     """Another integration of the club, with one period that has been due and no records."""
     due = datetime.now(UTC) - timedelta(minutes=10)  # the next one is far off while this runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from kvitt.domain.money import Totals, checksum_of
@@ -13,11 +14,14 @@ from tests.ledger.protocol import SETTLE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kvitt.domain.budget import Purpose
     from kvitt.domain.periods import Period
     from kvitt.domain.records import Record
-    from kvitt.ports import Chunk
+    from kvitt.ports import Budget, Chunk
     from tests.cast import Stage
 
+ALLOWANCE = 5_000
+_connections = count(1)
 LEASE_RAN_OUT = LEASE + timedelta(seconds=1)
 
 
@@ -71,6 +75,22 @@ async def post(stage: Stage, period: Period) -> Chunk:
     chunk = await stage.ledger.intend(period, "post", None, None, Totals(), SETTLE)
     assert chunk is not None
     return chunk
+
+
+def a_connection() -> str:
+    """Name a connection that nobody else spends from."""
+    return f"connection-{next(_connections)}"
+
+
+def budget(**stated: Any) -> dict[str, Any]:
+    """State the budget of a connection of its own, for an integration."""
+    return {"connection": a_connection(), "limits": {"budget": stated}}
+
+
+async def spend(purse: Budget, purpose: Purpose, times: int = 1) -> None:
+    """Spend requests of a vendor whose allowance is the usual one."""
+    for _ in range(times):
+        await purse.spend(purpose, allowance=ALLOWANCE)
 
 
 async def close(stage: Stage, outcome: str) -> None:

@@ -372,6 +372,8 @@ def fenced_calls(stage: Stage, period: Period) -> list[Awaitable[Any]]:
         ledger.finish_export(period),
         ledger.settle(period, Totals(), {}),
         ledger.suspend(period, "why"),
+        ledger.postpone(period, "vendor", LEASE, postponed=1, reason="why"),
+        ledger.postpone(period, "budget", LEASE, postponed=0, reason="why"),
         ledger.fail(period, "why"),
     ]
 
@@ -393,6 +395,7 @@ async def test_each_function_that_takes_a_fence_is_among_them(enrol: Enrol) -> N
             "finish_export",
             "settle_period",
             "suspend_period",
+            "postpone_period",
             "fail_period",
         ),
     }

@@ -30,7 +30,11 @@ TABLES = {
     "cold_starts",
     "set_aside",
     "decisions",
+    "budgets",
+    "reservations",
     "task_results",
+    "follow_ups",
+    "refusals",
 }
 STRANGERS = ("anon", "authenticated")
 SCHEMA = (CHECKOUT / "supabase/migrations/20261124090000_tables.sql").read_text()
@@ -123,6 +127,8 @@ def test_money_is_numeric(database: psycopg.Connection) -> None:
     ).fetchall()
     assert sorted(columns) == [
         ("record_lines", "amount", "numeric"),
+        ("record_lines", "approved_amount", "numeric"),
+        ("record_lines", "approved_book_amount", "numeric"),
         ("record_lines", "book_amount", "numeric"),
     ]
 

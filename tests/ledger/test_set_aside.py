@@ -117,12 +117,11 @@ async def test_what_was_staged_is_taken_back_before_the_rest_is_posted(enrol: En
     assert receipt["sent"]["vouchers"] == 2
 
 
-async def test_a_refused_chunk_may_be_cut_short_as_long_as_nothing_follows_it(
-    enrol: Enrol,
-) -> None:
+async def test_a_refused_chunk_is_cut_in_two_wherever_it_stands(enrol: Enrol) -> None:
     stage = await enrol(NORDVEST)
-    period = await frozen(stage, 4)
+    period = await frozen(stage, 6)
     await intend(stage, period, 1, 4)
+    await intend(stage, period, 5, 6)
     with pytest.raises(LedgerRefused, match="ends at voucher 4, not 2"):
         await intend(stage, period, 1, 2)
     await stage.ledger.settle_chunk(period, 1, "refused")
@@ -130,10 +129,41 @@ async def test_a_refused_chunk_may_be_cut_short_as_long_as_nothing_follows_it(
         await intend(stage, period, 1, 5)
     cut = await intend(stage, period, 1, 2)
     assert (cut.state, cut.last_sequence, cut.sends) == ("intended", 2, 2)
-    await stage.ledger.settle_chunk(period, 1, "confirmed")
-    await intend(stage, period, 3, 4)
+    assert await intend(stage, period, 1, 2) == cut
+    assert stage.chunks("number, first_sequence, last_sequence, state, sends, absences") == [
+        (1, 1, 2, "intended", 2, 0),
+        (2, 5, 6, "intended", 1, 0),
+        (3, 3, 4, "unsent", 0, 0),
+    ]
+    rest = await intend(stage, period, 3, 4)
+    assert (rest.number, rest.sends) == (3, 1)
+    for number in (1, 2, 3):
+        await stage.ledger.settle_chunk(period, number, "confirmed")
     with pytest.raises(LedgerRefused, match="ends at voucher 2, not 1"):
         await intend(stage, period, 1, 1)
+
+
+async def test_what_is_cut_off_a_chunk_that_was_sent_twice_is_to_be_read_back_first(
+    enrol: Enrol,
+) -> None:
+    stage = await enrol(NORDVEST)
+    period = await frozen(stage, 4)
+    await intend(stage, period, 1, 4)
+    await stage.ledger.settle_chunk(period, 1, "unsent")
+    await intend(stage, period, 1, 4)
+    await stage.ledger.settle_chunk(period, 1, "refused")
+    await intend(stage, period, 1, 2)
+    assert stage.chunks("number, sends, absences")[1] == (2, 0, 1)
+
+
+async def test_an_intent_that_was_not_begun_is_as_if_it_had_never_been(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    period = await frozen(stage, 4)
+    await intend(stage, period, 1, 2)
+    for _ in range(2):
+        chunk = await stage.ledger.settle_chunk(period, 1, "unbegun", detail="in the way")
+        assert (chunk.state, chunk.sends) == ("unsent", 0)
+    assert (await intend(stage, period, 1, 2)).sends == 1
 
 
 async def test_a_record_that_was_set_aside_goes_again_when_it_is_mended(enrol: Enrol) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Enrol = Callable[..., Awaitable[Stage]]
 
 
+GAP = timedelta(minutes=3)
+
+
 async def exported(stage: Stage, number: int = 3) -> tuple[Period, Totals]:
     """Bring a period to where only the totals are missing; returns what was sent."""
     records = await stage.approve(number)
@@ -197,15 +200,40 @@ async def test_less_than_was_sent_is_uncertain_while_the_vendor_may_still_move_r
     assert not_before is not None
 
 
-async def test_less_than_was_sent_is_wrong_when_nothing_can_move_any_more(enrol: Enrol) -> None:
-    stage = await enrol(NORDVEST)
+async def long_exported(stage: Stage) -> tuple[Period, Totals]:
+    """Bring a period to where its totals are read long after the vendor's settle time."""
     period, sent = await exported(stage)
     stage.time_passes(LEASE / 2)
     for _ in range(10):
         await stage.ledger.renew(period, LEASE)
         stage.time_passes(LEASE / 2)
     await stage.ledger.renew(period, LEASE)
-    assert await stage.ledger.settle(period, but(sent, lines=4), {}) is None
+    return period, sent
+
+
+async def test_one_late_reading_of_less_than_was_sent_is_uncertain_still(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    period, sent = await long_exported(stage)
+    assert await stage.ledger.settle(period, but(sent, lines=4), {}, gap=GAP) is None
+    assert stage.state() == "uncertain"
+    await close(stage, "uncertain")
+    assert (await stage.claim()).outcome == "waiting"
+    stage.time_passes(GAP)
+    period = await stage.claimed()
+    await stage.ledger.finish_export(period)
+    assert await stage.ledger.settle(period, sent, {}, gap=GAP) is not None
+
+
+async def test_two_late_readings_of_less_than_was_sent_say_that_it_is_wrong(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    period, sent = await long_exported(stage)
+    fewer = but(sent, lines=4)
+    assert await stage.ledger.settle(period, fewer, {}, gap=GAP) is None
+    await close(stage, "uncertain")
+    stage.time_passes(GAP)
+    period = await stage.claimed()
+    await stage.ledger.finish_export(period)
+    assert await stage.ledger.settle(period, fewer, {}, gap=GAP) is None
     assert stage.state() == "failed"
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from supabase import AsyncClient
 
+    from kvitt.domain.integrations import Integration
     from sandbox.supabase import Supabase
+    from sandbox.vendors.simulator import Simulator
     from tests.cast import Stage
 
 # Those that stage lines: what tests of lost replies and interruptions look at between two calls.
@@ -66,20 +68,32 @@ def books(open_books: Callable[[str], Books], request: pytest.FixtureRequest) ->
     return open_books(request.param)
 
 
+def _mapping_for(who: Integration, kind: Simulator) -> dict[str, Any]:
+    return {**who.mapping.model_dump(), "dimensions": {**kind.dimensions}}
+
+
 @pytest.fixture
 def scene(
     enrol: Callable[..., Awaitable[Stage]], project: AsyncClient, supabase: Supabase
 ) -> Generator[Callable[..., Awaitable[Scene]]]:
     """Set the scene: an integration with a company of its own, and periods that are due."""
 
-    async def scene(books: Books, *, periods: int = 1, **limits: float) -> Scene:
+    async def scene(
+        books: Books, *, periods: int = 1, fitted: bool = True, **limits: float
+    ) -> Scene:
         kind = SIMULATORS[books.vendor]
         who = NORDVEST if kind.original_currency else FJORDBY
-        mapping = who.mapping.model_copy(update={"dimensions": {**kind.dimensions}})
-        changes = {"vendor": books.vendor, "mapping": mapping.model_dump(), "limits": limits}
-        return Scene(
-            stage=await enrol(who, periods=periods, **changes), books=books, project=project
+        stage = await enrol(
+            who,
+            periods=periods,
+            vendor=books.vendor,
+            mapping=_mapping_for(who, kind),
+            limits=limits,
+            connection=books.company,
         )
+        if fitted:
+            stage.fit()
+        return Scene(stage=stage, books=books, project=project)
 
     yield scene
     supabase.functions.change(failing_boots=0, memory_mb=256)

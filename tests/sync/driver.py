@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kvitt import sync as way
+from kvitt.budget import open_budget
 from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
 from kvitt.ports import Claim, ClaimOutcome, Trigger
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from supabase import AsyncClient
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.ports import Budget
     from kvitt.vendors import Client
 
 from contextlib import asynccontextmanager
@@ -35,11 +37,11 @@ class Connection:
     vendor: str
     settings: Mapping[str, Any]
 
-    def open(self, timeouts: Timeouts) -> Client:
+    def open(self, timeouts: Timeouts, budget: Budget | None = None) -> Client:
         """Return a client that gives up soon, as tests are impatient."""
         kind = VENDORS[self.vendor]
         told = kind.settings.model_validate(self.settings)
-        return kind.client(told, timeouts, patience=Patience(tries=3, total=10))
+        return kind.client(told, timeouts, patience=Patience(tries=3, total=10), budget=budget)
 
 
 @asynccontextmanager
@@ -47,9 +49,13 @@ async def working(
     project: AsyncClient, connection: Connection, answer: way.Answer, function: str = "collect"
 ) -> AsyncGenerator[tuple[way.Attempt, EdgeFunction, Client]]:
     """Hold the lease of a claimed period, with all that its steps need."""
-    async with way.attempt(SupabaseLedger(project), answer) as attempt:
-        timeouts = attempt.integration.timeouts
-        async with connection.open(timeouts) as vendor:
+    ledger = SupabaseLedger(project)
+    async with way.attempt(ledger, answer) as attempt:
+        who, timeouts = attempt.integration, attempt.integration.timeouts
+        async with (
+            open_budget(ledger, who.vendor, who.connection) as budget,
+            connection.open(timeouts, budget) as vendor,
+        ):
             attempt.requests = vendor.requests
             yield attempt, EdgeFunction(project, name=function, seconds=timeouts.function), vendor
 
@@ -61,10 +67,11 @@ async def bring_up_to_date(
     *,
     lease: timedelta = way.LEASE,
     function: str = "collect",
+    trigger: str = "person",
 ) -> dict[str, Any] | Claim:
     """Work on the next period; returns its receipt, or the claim's answer if it was not given."""
     answer = await way.claim(
-        SupabaseLedger(project), integration, Trigger(kind="person"), lease=lease
+        SupabaseLedger(project), integration, Trigger(kind=trigger), lease=lease
     )
     if answer.claim.outcome is not ClaimOutcome.CLAIMED:
         return answer.claim

@@ -7,6 +7,7 @@ import json
 import tempfile
 import time
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -16,19 +17,22 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from kvitt.domain.errors import PeriodUncertain
+from kvitt.domain.follow_ups import FollowUp
+from kvitt.follow_up import PutOff, follow_up
 from sandbox.audit import audit
 from sandbox.vendors.simulators import SIMULATORS
 from tests.cast import HOUR, claim_from_abroad, invoice_for_posters
 from tests.sync.driver import Connection, bring_up_to_date
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     import httpx
     from supabase import AsyncClient
 
+    from kvitt.domain.integrations import Integration
     from kvitt.domain.records import Record
-    from kvitt.ports import Claim
+    from kvitt.ports import Claim, Vendor
     from sandbox.audit import Findings
     from tests.cast import Stage
 
@@ -36,6 +40,8 @@ _numbers = count(50_000)
 
 # What both vendors need to be left alone before what they show means something.
 LONG_ENOUGH = timedelta(minutes=18)
+# After which each look is due, however often it was looked before.
+HALF_A_DAY = timedelta(hours=12)
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -166,6 +172,26 @@ class Scene:
         assert state == "uncertain"
         assert reason in str(stopped.value)
         return reason
+
+    async def look(self) -> FollowUp | PutOff | None:
+        """Do what one run of the follow-up does; returns what came of this scene's own look."""
+        seen = [result async for result in follow_up(self.stage.ledger, self._open)]
+        own = [it for it in seen if self.stage.id in (it.why if isinstance(it, PutOff) else it.key)]
+        return own[-1] if own else None
+
+    async def looked(self, *, after: timedelta = HALF_A_DAY) -> FollowUp:
+        """Let time pass until a look is due, and make it, which must succeed."""
+        self.stage.time_passes(after)
+        seen = await self.look()
+        assert isinstance(seen, FollowUp), seen
+        return seen
+
+    @asynccontextmanager
+    async def _open(self, integration: Integration) -> AsyncGenerator[Vendor]:
+        if integration.connection != self.books.company:
+            raise LookupError("it belongs to another test")
+        async with self.books.connection.open(integration.timeouts) as vendor:
+            yield vendor
 
     def audit(self) -> Findings:
         """Compare the books with what was approved, once everything is posted."""

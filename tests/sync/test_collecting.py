@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvitt import sync as way
-from kvitt.domain.errors import FunctionFailed, LeaseLost
+from kvitt.domain.errors import FunctionFailed, LeaseLost, PeriodPostponed
 from kvitt.edge import EdgeFunction
 from kvitt.ports import Trigger
 from tests.sync.driver import working
@@ -104,12 +104,12 @@ async def test_a_function_that_never_boots_leaves_the_period_to_the_next_run(
     await it.approve(2)
     supabase.functions.change(failing_boots=99)
     supabase.functions.end_workers()
-    with pytest.raises(FunctionFailed, match="5 tries in a row failed"):
+    with pytest.raises(PeriodPostponed, match="5 tries in a row failed"):
         await it.run()
-    assert it.stage.state() == "collecting"
+    assert it.stage.period("state, waiting_for, postponed") == ("collecting", "function", 1)
     supabase.functions.change(failing_boots=0)
     receipt = await it.receipt()
-    assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["interrupted", "settled"]
+    assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["postponed", "settled"]
     assert it.audit().clean
 
 

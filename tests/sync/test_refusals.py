@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvitt import sync as way
-from kvitt.domain.errors import PeriodFailed, Unsent
+from kvitt.domain.errors import PeriodFailed, PeriodPostponed
 from kvitt.domain.vouchers import voucher_of
 from kvitt.ports import ClaimOutcome, Trigger
 from tests.cast import HOUR, WATCH, claim_for_travel
@@ -28,11 +28,11 @@ async def test_a_limit_that_stays_leaves_the_chunk_unsent_and_the_next_run_sends
     it = await scene(books)
     await it.approve(3)
     books.fault("rate-limit", times=3)
-    with pytest.raises(Unsent, match="the next run asks again"):
+    with pytest.raises(PeriodPostponed, match="the next run asks again"):
         await it.run()
     assert it.stage.chunks() == ["unsent"]
     receipt = await it.receipt()
-    assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["interrupted", "settled"]
+    assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["postponed", "settled"]
     assert it.audit().clean
 
 
@@ -84,8 +84,8 @@ async def test_books_that_hold_more_than_was_sent_stop_the_period_with_both_side
         with pytest.raises(PeriodFailed) as stopped:
             await way.verify(attempt, vendor)
     words = str(stopped.value)
-    assert "Sent: 2 vouchers, 4 lines, 1027.8 booked." in words
-    assert "Read back: 2 vouchers, 6 lines, 1541.2 booked." in words
+    assert "Sent: 2 vouchers, 4 lines, 1027.8 booked, checksum " in words
+    assert "Read back: 2 vouchers, 6 lines, 1541.2 booked, checksum " in words
     assert it.stage.state() == "failed"
     assert it.audit().foreign
 

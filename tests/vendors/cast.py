@@ -69,6 +69,7 @@ def voucher(sequence: int, *lines: VoucherLine, currency: str = "NOK", **other: 
             tax=each.tax,
             dimensions=each.dimensions,
             text=each.text,
+            comment=each.comment,
         )
         for number, each in enumerate(lines, start=1)
     )

@@ -1,12 +1,15 @@
 """Business Central: journals, batches, posting, and what the books say afterwards."""
 
+import asyncio
 import re
 import traceback
 from collections.abc import AsyncGenerator, Generator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl
 
+import httpx
 import pytest
 import respx
 from hypothesis import given
@@ -18,13 +21,14 @@ from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import FoundVoucher, compare
 from kvitt.domain.vouchers import Voucher, totals_of
 from kvitt.vendors import Client, exact_json
+from kvitt.vendors import business_central as business_central_module
 from kvitt.vendors.business_central import (
     BusinessCentral,
     BusinessCentralSettings,
     line_number,
 )
 from kvitt.vendors.http import Patience
-from tests.vendors.cast import SECRETS, Simulator, a_claim, claims, line, voucher
+from tests.vendors.cast import SECRETS, Simulator, a_claim, a_period, claims, line, voucher
 
 HOST = "https://api.businesscentral.dynamics.com"
 LOGIN = "https://login.microsoftonline.com/tenant/oauth2/v2.0/token"
@@ -102,6 +106,23 @@ async def test_lines_carry_what_the_voucher_says(
     assert cost["reference"] == debt["reference"] != ("CLAIM/" + "Y" * 60)[:35]
 
 
+async def test_a_comment_of_the_mappings_own_stands_before_what_a_long_text_leaves_over(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    long = "Tog " * 40
+    lines = [
+        line("7140", "1", text=long, comment="86.40 EUR " * 30),
+        line("7150", "1", text=long),
+        line("7150", "1", text="Tog"),
+        line("2910", "-3", text="Tog", comment="86.40 EUR"),
+    ]
+    await canned.send(period, [voucher(1, *lines)], begins=True, guard=allow)
+    rows = exact_json.loads(microsoft.calls.last.request.content)["journalLines"]
+    comments = [row.get("comment") for row in rows]
+    assert comments == [("86.40 EUR " * 30)[:250], long, None, "86.40 EUR"]
+    assert {len(row["description"]) for row in rows} == {100, 3}
+
+
 async def test_amounts_leave_as_exact_numbers(
     canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
 ) -> None:
@@ -122,6 +143,25 @@ def test_a_line_number_fits_the_field_and_leaves_room_for_the_blank_line(
     assert divmod(line_number(sequence, number), 2_000) == (sequence, number)
 
 
+async def test_vouchers_of_one_period_are_found_whatever_their_posting_dates(
+    bc: Client, period: Period
+) -> None:
+    """By the range of their numbers alone: claims of October that are approved in November."""
+    days = (date(2026, 10, 1), date(2026, 11, 24), date(2025, 12, 31), date(2026, 11, 24))
+    sent = [
+        voucher(n, *a_claim(n, f"{n}.10").lines, posting_date=day)
+        for n, day in enumerate(days, start=1)
+    ]
+    await bc.send(period, sent, begins=True, guard=allow)
+    assert compare(sent, await bc.find(period, first=1, last=4)).complete
+    await bc.post(period, guard=allow)
+    assert compare(sent, await bc.find(period, first=1, last=4)).complete
+    assert set(await bc.find(period, first=2, last=3)) == {2, 3}
+    assert await bc.posted(period)
+    shown = await bc.totals(period)
+    assert (shown.vouchers, shown.lines, shown.booked) == (4, 8, Decimal("10.40"))
+
+
 async def test_a_read_back_follows_the_pages(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
@@ -131,6 +171,60 @@ async def test_a_read_back_follows_the_pages(
     await bc.post(period, guard=allow)
     assert (await bc.totals(period)).lines == 10
     business_central.change(page_size=20_000)
+
+
+# -- several calls at a time -----------------------------------------------------------------------
+
+
+async def test_of_several_calls_at_a_time_one_creates_the_journal(
+    bc: Client, period: Period
+) -> None:
+    parts = [claims(first, first + 9) for first in (1, 11, 21, 31)]
+    calls = (bc.send(period, part, begins=False, guard=allow) for part in parts)
+    references = await asyncio.gather(*calls)
+    assert len({reference["journal"] for reference in references}) == 1
+    assert compare(claims(1, 40), await bc.find(period, first=1, last=40)).complete
+
+
+async def test_several_calls_at_a_time_share_one_renewal_of_the_token(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    business_central.fault("batch", "token-expired")
+    parts = [claims(first, first + 4) for first in (3, 8, 13, 18)]
+    await asyncio.gather(*(bc.send(period, each, begins=False, guard=allow) for each in parts))
+    assert bc.requests["token"] == 2
+    assert compare(claims(1, 22), await bc.find(period, first=1, last=22)).complete
+
+
+LOCKED = {
+    "error": {
+        "code": "Application_DialogException",
+        "message": "The record in table Gen. Journal Line is locked by another user.",
+    }
+}
+
+
+@pytest.mark.usefixtures("no_waiting")
+async def test_lines_that_met_a_lock_were_not_written_and_blame_nobody(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    route = microsoft.post(url__regex=r".*/journals$")
+    route.side_effect = [
+        httpx.Response(400, json=LOCKED),
+        httpx.Response(201, json={"id": JOURNAL}),
+    ]
+    await canned.send(period, claims(1, 2), begins=True, guard=allow)
+    assert route.call_count == 2
+
+
+async def test_a_posting_that_met_a_lock_is_uncertain(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    await canned.send(period, claims(1, 2), begins=True, guard=allow)
+    microsoft.post(url__regex=r".*NAV\.post$").respond(400, json=LOCKED)
+    with pytest.raises(Uncertain, match="locked by another user"):
+        await canned.post(period, guard=allow)
 
 
 # -- tokens ----------------------------------------------------------------------------------------
@@ -506,6 +600,23 @@ async def test_a_closed_month_blames_nobody(
     assert (caught.value.culprits, caught.value.of_content) == ({}, False)
 
 
+async def test_a_day_that_is_closed_holds_back_the_vouchers_of_that_day_alone(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    """The others need not wait for somebody who opens October again."""
+    october, november = date(2026, 10, 30), date(2026, 11, 24)
+    days = {1: november, 2: october, 3: november, 4: october}
+    sent = [voucher(n, *a_claim(n).lines, posting_date=day) for n, day in days.items()]
+    await bc.send(period, sent, begins=True, guard=allow)
+    business_central.change(allow_posting_from="2026-11-01")
+    with pytest.raises(Refused, match="allowed posting dates") as caught:
+        await bc.post(period, guard=allow)
+    assert sorted(caught.value.culprits) == [2, 4]
+    await bc.withdraw(period, [2, 4], guard=allow)
+    await bc.post(period, guard=allow)
+    assert set(await bc.find(period, first=1, last=4)) == {1, 3}
+
+
 # -- misfits of the set-up -------------------------------------------------------------------------
 
 TODAY = date(2026, 11, 24)
@@ -722,3 +833,171 @@ async def test_a_lagging_replica_is_never_asked_for(
     low, high = f"{period.reference}-000000", f"{period.reference}-999999"
     wanted = f"documentNumber ge '{low}' and documentNumber le '{high}'"
     assert request.url.params["$filter"] == wanted
+
+
+# -- what is uncertain, either way -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folds", [True, False])
+async def test_references_survive_whether_codes_are_folded_or_not(
+    bc: Client, business_central: Simulator, period: Period, *, folds: bool
+) -> None:
+    business_central.change(folds_codes=folds)
+    await bc.send(period, claims(1, 3), begins=True, guard=allow)
+    await bc.send(period, claims(4, 5), begins=False, guard=allow)
+    assert compare(claims(1, 5), await bc.find(period, first=1, last=5)).complete
+    await bc.post(period, guard=allow)
+    assert (await bc.totals(period)).vouchers == 5
+
+
+@pytest.mark.parametrize("status", [400, 409])
+async def test_a_key_that_exists_is_known_by_its_code_whatever_the_status(
+    bc: Client, business_central: Simulator, period: Period, status: int
+) -> None:
+    business_central.change(same_key_status=status)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    with pytest.raises(Uncertain, match="EntityWithSameKeyExists"):
+        await bc.send(period, claims(1, 2), begins=False, guard=allow)
+
+
+@pytest.mark.parametrize("onto", ["append", "refuse"])
+async def test_a_deep_insert_onto_a_journal_that_exists_doubles_nothing(
+    bc: Client, business_central: Simulator, period: Period, onto: str
+) -> None:
+    business_central.change(deep_insert_on_existing=onto)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    async with business_central.open() as another:
+        with pytest.raises(Uncertain, match="EntityWithSameKeyExists"):
+            await another.send(period, claims(1, 2), begins=True, guard=allow)
+        assert compare(claims(1, 2), await another.find(period, first=1, last=2)).complete
+    assert len(business_central.lines(period)) == 4
+
+
+@pytest.mark.parametrize(
+    ("shown", "complete"),
+    [
+        (["G/L Account", "Customer", "Vendor", "Bank Account"], True),
+        (["G/L Account", "Bank Account"], False),
+    ],
+)
+async def test_vendor_lines_that_are_not_shown_are_not_taken_for_all_there_is(
+    bc: Client, business_central: Simulator, period: Period, shown: list[str], *, complete: bool
+) -> None:
+    business_central.change(readable_account_types=shown)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    found = compare(claims(1, 2), await bc.find(period, first=1, last=2))
+    assert found.complete is complete
+    await bc.post(period, guard=allow)
+    assert (await bc.totals(period)).lines == 4
+
+
+@pytest.mark.parametrize("status", [409, 412])
+async def test_a_line_that_changed_meanwhile_is_read_again_before_it_is_deleted(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period, status: int
+) -> None:
+    line_id = "5f1f4d3c-0000-4000-8000-000000000010"
+    pages = iter([[1], [2], []])
+
+    def lines(_: Any) -> httpx.Response:
+        rows = [
+            {"id": line_id, "documentNumber": f"{period.reference}-000001", "@odata.etag": f"W/{n}"}
+            for n in next(pages)
+        ]
+        return httpx.Response(200, json={"value": rows})
+
+    def answer(status: int, **body: Any) -> httpx.Response:
+        return httpx.Response(200, json={"responses": [{"id": line_id, "status": status, **body}]})
+
+    changed = {"error": {"code": "Request_EntityChanged", "message": "Changed."}}
+    microsoft.get(url__regex=r".*/journals\?.*").respond(json={"value": [{"id": JOURNAL}]})
+    microsoft.get(url__regex=r".*/journalLines\?.*").mock(side_effect=lines)
+    batch = microsoft.post(url__regex=r".*/\$batch$")
+    batch.mock(side_effect=[answer(status, body=changed), answer(204)])
+    await canned.withdraw(period, [1], guard=allow)
+    sent = [exact_json.loads(call.request.content)["requests"][0] for call in batch.calls]
+    assert [each["headers"]["If-Match"] for each in sent] == ["W/1", "W/2"]
+
+
+# -- facts of the page that have no other place ----------------------------------------------------
+
+
+async def test_a_token_is_asked_for_by_client_credentials_and_calls_go_to_the_companys_address(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    entries = microsoft.get(url__regex=r".*/generalLedgerEntries\?.*")
+    entries.respond(json={"value": []})
+    await canned.totals(period)
+    token, asked = (call.request for call in microsoft.calls)
+    assert str(token.url) == LOGIN
+    assert dict(parse_qsl(token.content.decode())) == {
+        "grant_type": "client_credentials",
+        "client_id": "kvitt",
+        "client_secret": "secret-of-respx",
+        "scope": "https://api.businesscentral.dynamics.com/.default",
+    }
+    assert str(asked.url).startswith(f"{ROOT}/companies({COMPANY})/generalLedgerEntries?")
+    assert asked.headers["Authorization"] == "Bearer token-of-respx"
+
+
+async def test_a_probe_is_a_get_of_one_company(
+    canned: BusinessCentral, microsoft: respx.MockRouter
+) -> None:
+    companies = microsoft.get(f"{ROOT}/companies?$top=1&$select=id")
+    companies.respond(json={"value": [{"id": COMPANY}]})
+    await canned.probe()
+    assert [call.request.method for call in microsoft.calls] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "BadRequest_NotFound",
+        "Authorization_RequestDenied",
+        "Application_DialogException",
+        "Internal_RecordNotFound",
+        "Internal_InvalidTableRelation",
+    ],
+)
+async def test_a_permanent_error_is_refused_once_and_shown(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period, code: str
+) -> None:
+    error = {"error": {"code": code, "message": "No, said the vendor."}}
+    create = microsoft.post(url__regex=r".*/journals$")
+    create.respond(400, json=error)
+    with pytest.raises(Refused, match=f"{code}: No, said the vendor"):
+        await canned.send(period, [a_claim(1)], begins=True, guard=allow)
+    assert create.call_count == 1
+
+
+async def test_no_address_is_longer_than_the_vendor_takes(
+    microsoft: respx.MockRouter, period: Period
+) -> None:
+    long = {"tenant_id": "t" * 60, "environment": "e" * 60}
+    lines = microsoft.get(url__regex=r".*/journalLines\?.*").respond(json={"value": []})
+    microsoft.post(url__regex=r".*/token$").respond(json={"access_token": "t", "expires_in": 3599})
+    microsoft.get(url__regex=r".*/journals\?.*").respond(json={"value": [{"id": JOURNAL}]})
+    async with BusinessCentral(SETTINGS.model_copy(update=long), Timeouts()) as client:
+        await client.withdraw(period, range(1, 121), guard=allow)
+    assert lines.call_count == 3
+    assert max(len(str(call.request.url)) for call in microsoft.calls) < 8000
+
+
+def test_the_settle_time_is_the_sum_of_the_documented_limits() -> None:
+    queue, gateway = timedelta(minutes=8), timedelta(minutes=10)
+    assert BusinessCentral.habits.settle == queue + gateway
+    assert BusinessCentral.habits.chunk_lines == 100
+    assert BusinessCentral.habits.posts
+
+
+@given(
+    due_at=some.integers(0, 42_000_000).map(
+        lambda minutes: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+    )
+)
+def test_a_journals_code_has_ten_characters_never_ends_in_a_digit_and_is_no_trial(
+    due_at: datetime,
+) -> None:
+    period = a_period().model_copy(update={"due_at": due_at})
+    code = business_central_module._code(period)
+    assert (len(code), code[-1]) == (10, "K")
+    assert not business_central_module._TRIAL.endswith("K")

@@ -1,6 +1,9 @@
 """What the shared layer does whoever the vendor is."""
 
+import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -10,7 +13,7 @@ import respx
 import stamina
 from pydantic import SecretStr, ValidationError
 
-from kvitt.domain.errors import Uncertain, Unsent
+from kvitt.domain.errors import BudgetSpent, LeaseLost, Uncertain, Unsent
 from kvitt.domain.integrations import Timeouts
 from kvitt.vendors import VENDORS
 from kvitt.vendors.http import Call, Complaint, Http, Patience, Purpose, retry_after
@@ -27,6 +30,24 @@ def a_call(*, writes: bool) -> Call:
         url=URL,
         guard=(lambda: None) if writes else None,
     )
+
+
+@dataclass
+class Purse:
+    """A budget of so many requests."""
+
+    left: int
+    asked: list[tuple[str, int | None]] = field(default_factory=list["tuple[str, int | None]"])
+
+    async def spend(self, purpose: Purpose, *, allowance: int | None) -> Callable[[], None]:
+        self.asked.append((purpose, allowance))
+        if not self.left:
+            raise BudgetSpent("nothing is left", retry_after=timedelta(days=3))
+        self.left -= 1
+        return self._put_back
+
+    def _put_back(self) -> None:
+        self.left += 1
 
 
 def text(reply: httpx.Response) -> str:
@@ -84,6 +105,72 @@ async def test_a_retry_after_is_waited_for() -> None:
         router.post(URL).mock(side_effect=[busy, httpx.Response(200, text="x")])
         assert await http.ask(call, read) == "x"
     assert 1 <= time.monotonic() - began < 3
+
+
+async def test_no_more_requests_are_under_way_than_the_vendor_takes_at_once() -> None:
+    under_way: list[int] = [0]
+    most = 0
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        nonlocal most
+        under_way[0] += 1
+        most = max(most, under_way[0])
+        await asyncio.sleep(0.02)
+        under_way[0] -= 1
+        return httpx.Response(200, text="x")
+
+    http = Http("Books", Timeouts(), at_once=3)
+    with respx.mock as router:
+        router.post(URL).mock(side_effect=slow)
+        await asyncio.gather(*(http.ask(a_call(writes=True), text) for _ in range(10)))
+    assert most == 3
+
+
+async def test_what_the_budget_has_nothing_left_for_is_not_asked_nor_tried_again() -> None:
+    purse = Purse(2)
+    http = Http("Books", Timeouts(), budget=purse, allowance=7)
+    with respx.mock as router:
+        route = router.post(URL).mock(return_value=httpx.Response(200, text="x"))
+        for _ in range(2):
+            await http.ask(a_call(writes=True), text)
+        with pytest.raises(BudgetSpent):
+            await http.ask(a_call(writes=True), text)
+    assert route.call_count == 2
+    assert http.requests == {"export": 2}
+    assert purse.asked == [("export", 7)] * 3
+
+
+async def test_each_further_try_is_spent_as_well() -> None:
+    purse = Purse(3)
+    http = Http("Books", Timeouts(), budget=purse)
+    with respx.mock as router:
+        route = router.post(URL).mock(side_effect=httpx.ReadTimeout("slow"))
+        with pytest.raises(BudgetSpent):
+            await http.ask(a_call(writes=False), text)
+    assert route.call_count == 3
+
+
+async def test_what_never_left_is_put_back_into_the_budget() -> None:
+    purse = Purse(1)
+    http = Http("Books", Timeouts(), budget=purse)
+    with respx.mock as router:
+        router.post(URL).mock(side_effect=[httpx.ConnectError("no way"), httpx.Response(200)])
+        await http.ask(a_call(writes=True), text)
+    assert purse.left == 0
+
+
+async def test_the_guard_is_asked_last_and_what_it_stops_is_put_back() -> None:
+    """To ask the budget takes time, in which a lease may be lost."""
+    purse = Purse(5)
+
+    def guard() -> None:
+        raise LeaseLost("it ran out") if purse.left < 5 else AssertionError("asked too early")
+
+    http = Http("Books", Timeouts(), budget=purse)
+    with respx.mock, pytest.raises(LeaseLost):
+        await http.ask(replace(a_call(writes=True), guard=guard), text)
+    assert purse.left == 5
+    assert http.requests.total() == 0
 
 
 async def test_messages_are_bounded_on_one_line_and_without_secrets() -> None:

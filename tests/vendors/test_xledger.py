@@ -1,22 +1,27 @@
 """Xledger: limits that come with HTTP 200, two tables, and a clock without a zone."""
 
+import re
 from collections.abc import AsyncGenerator, Generator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 import respx
+from hypothesis import given
+from hypothesis import strategies as some
 
 from kvitt.domain.errors import Refused, Uncertain, Unsent
 from kvitt.domain.integrations import Timeouts
 from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import FoundVoucher, compare
+from kvitt.ports import Look, Place, Whereabouts
 from kvitt.vendors import Client, exact_json
 from kvitt.vendors.http import Patience
-from kvitt.vendors.xledger import Xledger, XledgerSettings
-from tests.vendors.cast import Simulator, a_claim, a_period, claims, line, voucher
+from kvitt.vendors.xledger import Xledger, XledgerSettings, changed_since
+from tests.vendors.cast import PRINTER, Simulator, a_claim, a_period, claims, line, voucher
 
 SETTINGS = XledgerSettings.model_validate({"token": "token-of-respx"})
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
@@ -96,6 +101,7 @@ async def test_a_line_carries_what_the_voucher_says(
             "trRegNumber": 10_003,
             "postedDate": "2026-11-24",
             "invoiceDate": "2026-11-20",
+            "invoiceNumber": "claim-3",
             "account": {"code": "7140"},
             "amount": "1173.21",
             "invoiceAmount": "100.00",
@@ -113,6 +119,46 @@ async def test_a_line_carries_what_the_voucher_says(
     )
     assert debt["node"]["text"] == "t" * 60
     assert len(debt["node"]["extIdentifier"]) <= 25
+
+
+async def test_each_line_leads_to_the_claim_in_the_room_that_there_is(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    short, long = (
+        a_claim(1),
+        voucher(2, *a_claim(2).lines, record_id="reiseregning/2026/" + "9" * 20),
+    )
+    await xl.send(period, [short, long], begins=True, guard=allow)
+    xledger.run_jobs()
+    numbers = {row["document"]: row["invoice"] for row in xledger.lines(period, "posted")}
+    assert numbers["10001"] == "claim-1"
+    assert len(numbers["10002"]) == 25
+    assert re.fullmatch(r"reiseregning/202-[0-9a-f]{8}", numbers["10002"])
+
+
+async def test_an_accountant_sees_what_they_would_have_typed(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    cost = line("7140", "80.00", dimensions={"glObject1": "10", "glObject2": "P-CUP"}, tax="1")
+    told = voucher(
+        5,
+        cost,
+        line("2710", "20.00", text="25 % of 80.00"),
+        line("2400", "-100.00", party=PRINTER, text="Posters"),
+        source="KV",
+    )
+    await xl.send(period, [told], begins=True, guard=allow)
+    xledger.run_jobs()
+    lines = xledger.lines(period, "posted")
+    seen = [(row["account"], row["party"], row["amount"], row["text"]) for row in lines]
+    assert seen == [
+        ("7140", None, "80.00", "Travel"),
+        ("2710", None, "20.00", "25 % of 80.00"),
+        ("2400", PRINTER, "-100.00", "Posters"),
+    ]
+    assert {row["document"] for row in lines} == {"10005"}
+    assert lines[0]["dimensions"] == {"glObject1": "10", "glObject2": "P-CUP"}
+    assert (lines[0]["tax"], lines[0]["date"]) == ("1", "2026-11-24")
 
 
 async def test_a_voucher_in_the_book_currency_has_no_rate(
@@ -143,6 +189,21 @@ async def test_currencies_that_are_not_shown_are_not_guessed(
     row = a_row(period, 1, "5.00", currency=None)
     vendor.mock(side_effect=[a_page(row), a_page()])
     assert (await canned.totals(period)).original is None
+
+
+async def test_a_line_that_is_nothing_in_the_vouchers_currency_goes_with_its_rate(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    lines = [
+        line("7140", "11.64", amount="1.00"),
+        line("2910", "-11.63", amount="-1.00"),
+        line("7770", "-0.01", amount="0"),
+    ]
+    await xl.send(period, [voucher(1, *lines, currency="EUR")], begins=True, guard=allow)
+    totals = await xl.totals(period)
+    assert (totals.lines, totals.booked) == (3, Decimal("11.64"))
+    assert totals.original == {"EUR": Decimal("1.00")}
+    assert len(xledger.lines(period)) == 3
 
 
 async def test_a_dimension_that_is_no_slot_is_objected_to_and_never_sent(
@@ -341,6 +402,133 @@ async def test_the_window_is_in_central_european_time(
     assert all(f'modifiedAt_gte: "{since}"' in each["query"] for each in sent_to(vendor))
 
 
+def as_xledger_writes(moment: datetime) -> str:
+    """Write a moment as Xledger does: Central European, without a zone."""
+    return f"{moment.astimezone(ZoneInfo('Europe/Oslo')):%Y-%m-%dT%H:%M:%S}"
+
+
+@given(
+    around=some.sampled_from(
+        [datetime(2026, 10, 25, 1, tzinfo=UTC), datetime(2026, 3, 29, 1, tzinfo=UTC)]
+    ),
+    due=some.integers(-300, 300),
+    later=some.integers(-60, 300),
+)
+def test_the_window_holds_what_was_written_since_also_when_the_clock_is_changed(
+    around: datetime, due: int, later: int
+) -> None:
+    """By a clock an hour behind ours, too; in the hour that comes twice, and over the lost one."""
+    due_at = around + timedelta(minutes=due)
+    written = as_xledger_writes(due_at + timedelta(minutes=later))
+    since = changed_since(due_at).partition('"')[2].rstrip('"')
+    assert since <= written
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [
+        (datetime(2026, 10, 25, 0, 15, tzinfo=UTC), 15 * 60),  # 02:15, the first time
+        (datetime(2026, 10, 25, 0, 45, tzinfo=UTC), 45 * 60),  # 02:45: the second 02:30 is meant
+        (datetime(2026, 10, 25, 1, 15, tzinfo=UTC), 15 * 60),  # 02:15 again
+        (datetime(2026, 10, 25, 1, 45, tzinfo=UTC), 20 * 60),  # it is over, and says nothing
+    ],
+)
+async def test_a_limit_that_ends_in_the_hour_that_comes_twice_is_not_taken_for_over(
+    vendor: respx.Route, period: Period, now: datetime, seconds: int
+) -> None:
+    reset = {"resetAt": "2026-10-25T02:30:00"}
+    vendor.mock(return_value=an_error(code="BAD_REQUEST.INSUFFICIENT_CREDITS", extensions=reset))
+    async with Xledger(SETTINGS, Timeouts(), patience=Patience(tries=1), now=lambda: now) as client:
+        with pytest.raises(Unsent) as caught:
+            await client.send(period, [a_claim(1)], begins=True, guard=allow)
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after.total_seconds() == seconds
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+async def test_nothing_is_said_in_two_ways(
+    canned: Xledger, vendor: respx.Route, period: Period, nothing: list[Any] | None
+) -> None:
+    empty = {"edges": nothing, "pageInfo": {"hasNextPage": False}}
+    vendor.mock(return_value=httpx.Response(200, json={"data": {"rows": empty, "problems": empty}}))
+    assert await canned.find(period, first=1, last=1) == {}
+    assert (await canned.totals(period)).lines == 0
+    assert await canned.refused_lines(period) == {}
+    [standing] = await canned.standings([Look(period=period, lines=2)])
+    assert standing.held.lines == 0
+
+
+@pytest.mark.parametrize("number", [9_007_199_254_740_993, "9007199254740993"])
+async def test_an_id_may_be_a_string_or_a_number_of_64_bits(
+    canned: Xledger, vendor: respx.Route, period: Period, number: int | str
+) -> None:
+    names = [f"{period.reference}-000001-{n:04d}" for n in (1, 2)]
+    edges = [{"clientId": name, "node": {"dbId": number}} for name in names]
+    reply = {"data": {"addGLImportItems": {"edges": edges}}}
+    vendor.mock(return_value=httpx.Response(200, json=reply))
+    sent = await canned.send(period, [a_claim(1)], begins=True, guard=allow)
+    assert sent == {"first": "9007199254740993", "last": "9007199254740993", "rows": 2}
+
+
+# -- reading back by reference, where the tenant's schema can --------------------------------------
+
+
+@pytest.fixture
+async def by_reference(xledger: Simulator) -> AsyncGenerator[Client]:
+    xledger.change(filter_by_ext_identifier=True)
+    async with xledger.open(filter_by_reference=True) as client:
+        yield client
+    xledger.change(filter_by_ext_identifier=False)
+
+
+async def test_by_reference_only_rows_of_the_period_are_read(
+    by_reference: Client, xledger: Simulator, period: Period
+) -> None:
+    xledger.change(largest_page=5)
+    other = a_period()
+    await by_reference.send(other, claims(1, 20), begins=True, guard=allow)
+    await by_reference.send(period, claims(1, 2), begins=True, guard=allow)
+    assert (await by_reference.totals(period)).lines == 4
+    assert by_reference.requests["read-back"] == 2, "as there are no rows of others among them"
+    xledger.change(largest_page=1000)
+
+
+async def test_by_reference_a_range_of_vouchers_is_found_to_its_last_line(
+    by_reference: Client, xledger: Simulator, period: Period
+) -> None:
+    long = voucher(4, line("7140", "100.00"), *[line("2910", "-1.00")] * 100)
+    await by_reference.send(period, [*claims(1, 3), long, a_claim(5)], begins=True, guard=allow)
+    for _ in range(2):
+        found = await by_reference.find(period, first=2, last=4)
+        assert compare([*claims(2, 3), long], found).complete
+        assert set(found) == {2, 3, 4}
+        xledger.run_jobs()
+
+
+async def test_by_reference_a_period_that_is_followed_up_is_read_alone(
+    by_reference: Client, xledger: Simulator, period: Period
+) -> None:
+    await by_reference.send(a_period(), claims(1, 20), begins=True, guard=allow)
+    await by_reference.send(period, claims(1, 2), begins=True, guard=allow)
+    followed = period.model_copy(update={"record_count": 2})
+    xledger.run_jobs()
+    [standing] = await by_reference.standings([Look(period=followed, lines=4)])
+    assert (standing.posted.lines, standing.held.lines, standing.vouchers) == (4, 4, {})
+
+
+async def test_a_schema_that_cannot_filter_by_reference_is_a_misfit_with_its_remedy(
+    xledger: Simulator,
+) -> None:
+    async with xledger.open(filter_by_reference=True) as client:
+        staged, posted = await client.misfits(book_currency="NOK", today=NOW.date())
+    assert "glImportItems" in staged
+    assert "turn the connection's filter_by_reference off" in posted
+
+
+async def test_a_schema_that_can_filter_by_reference_has_no_misfits(by_reference: Client) -> None:
+    assert await by_reference.misfits(book_currency="NOK", today=NOW.date()) == []
+
+
 async def test_a_read_back_follows_the_pages(
     xl: Client, xledger: Simulator, period: Period
 ) -> None:
@@ -447,3 +635,177 @@ async def test_rows_in_neither_table_are_not_there_yet(
     assert xl.habits.absences == 2
     xledger.run_jobs()
     assert len(await xl.find(period, first=1, last=1)) == 1
+
+
+# -- the follow-up ---------------------------------------------------------------------------------
+
+
+async def test_a_look_follows_the_pages_of_rows_and_of_refusals(
+    xl: Client, xledger: Simulator
+) -> None:
+    first, second = a_period(), a_period()
+    # Numbers that nobody else has: rows of one number are one voucher to the posting job.
+    right = [voucher(n, *a_claim(n).lines, number=70_000 + n) for n in range(1, 5)]
+    nobodys = line("9999", "1.00")
+    wrong = [voucher(n, nobodys, line("2910", "-1.00"), number=80_000 + n) for n in range(1, 6)]
+    await xl.send(first, right, begins=True, guard=allow)
+    xledger.run_jobs()
+    await xl.send(second, wrong, begins=True, guard=allow)
+    xledger.run_jobs()
+    xledger.change(largest_page=3)
+    looks = [
+        Look(period=first.model_copy(update={"record_count": 4}), lines=8),
+        Look(period=second.model_copy(update={"record_count": 5}), lines=10),
+    ]
+    posted, refused = await xl.standings(looks)  # type: ignore[attr-defined]
+    xledger.change(largest_page=1000)
+    assert (posted.posted.lines, posted.vouchers) == (8, {})
+    assert (refused.posted.lines, refused.held.lines) == (0, 10)
+    places = {sequence: where.place for sequence, where in refused.vouchers.items()}
+    assert places == dict.fromkeys(range(1, 6), Place.REFUSED)
+
+
+async def test_a_voucher_of_which_a_line_is_left_is_not_called_posted(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    staged, posted = a_row(period, 1, "-5.00"), a_row(period, 9, "5.00")
+    rows = {"edges": [{"cursor": "1", "node": staged}], "pageInfo": {"hasNextPage": False}}
+    none = {"edges": None, "pageInfo": {"hasNextPage": False}}
+    both = httpx.Response(200, json={"data": {"rows": rows, "problems": none}})
+    vendor.mock(side_effect=[both, a_page(posted)])
+    look = Look(period=period.model_copy(update={"record_count": 1}), lines=2, open=frozenset({1}))
+    [standing] = await canned.standings([look])
+    assert standing.vouchers == {1: Whereabouts(place=Place.STAGED)}
+    assert (standing.posted.lines, standing.held.lines) == (1, 2)
+
+
+async def test_what_is_left_out_is_not_missing(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    none = {"edges": [], "pageInfo": {"hasNextPage": False}}
+    both = httpx.Response(200, json={"data": {"rows": none, "problems": none}})
+    vendor.mock(side_effect=[both, a_page()])
+    followed = period.model_copy(update={"record_count": 300})
+    [standing] = await canned.standings(
+        [Look(period=followed, lines=2, left_out=frozenset({1, 3}), open=frozenset({299}))]
+    )
+    assert {where.place for where in standing.vouchers.values()} == {Place.NEITHER}
+    assert len(standing.vouchers) == 101, "the open one, and the first hundred"
+    assert {1, 3}.isdisjoint(standing.vouchers)
+    assert {2, 4, 299} <= set(standing.vouchers)
+
+
+# -- what is uncertain, either way -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", ["import", "posting", "never"])
+async def test_vouchers_balance_wherever_it_is_checked(
+    xl: Client, xledger: Simulator, period: Period, balance: str
+) -> None:
+    xledger.change(balance=balance)
+    await xl.send(period, claims(1, 3), begins=True, guard=allow)
+    xledger.run_jobs()
+    assert compare(claims(1, 3), await xl.find(period, first=1, last=3)).complete
+
+
+@pytest.mark.parametrize("checked_at", ["import", "posting"])
+async def test_an_unknown_code_is_traced_to_its_voucher_wherever_it_is_checked(
+    xl: Client, xledger: Simulator, period: Period, checked_at: str
+) -> None:
+    xledger.change(unknown_codes=checked_at)
+    wrong = voucher(2, line("9999", "1.00"), line("2910", "-1.00"))
+    if checked_at == "import":
+        with pytest.raises(Refused) as caught:
+            await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+        assert list(caught.value.culprits) == [2]
+    else:
+        await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+        xledger.run_jobs()
+        assert list(await xl.refused_lines(period)) == [2]
+
+
+async def test_a_bad_node_that_is_left_out_is_missing_and_then_to_blame(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    xledger.change(unknown_codes="import", one_bad_node="is-left-out")
+    wrong = voucher(2, line("9999", "1.00"), line("9998", "-1.00"))
+    with pytest.raises(Uncertain):
+        await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+    there = compare([a_claim(1), wrong], await xl.find(period, first=1, last=2))
+    assert [each.sequence for each in there.missing] == [2]
+    with pytest.raises(Refused) as caught:
+        await xl.send(period, [wrong], begins=False, guard=allow)
+    assert list(caught.value.culprits) == [2]
+
+
+@pytest.mark.parametrize("ids_as", ["string", "number"])
+async def test_ids_are_read_as_strings_and_as_numbers(
+    xl: Client, xledger: Simulator, period: Period, ids_as: str
+) -> None:
+    xledger.change(ids_as=ids_as)
+    reference = await xl.send(period, [a_claim(1)], begins=True, guard=allow)
+    assert int(reference["first"]) > 2**53
+    assert reference["rows"] == 2
+    assert len(await xl.find(period, first=1, last=1)) == 1
+
+
+@pytest.mark.parametrize("empty", ["null", "list"])
+async def test_no_hits_are_read_in_both_forms(
+    xl: Client, xledger: Simulator, period: Period, empty: str
+) -> None:
+    xledger.change(empty_edges=empty)
+    assert await xl.find(period, first=1, last=1) == {}
+    assert (await xl.totals(period)).lines == 0
+
+
+@pytest.mark.parametrize("status", [200, 401])
+async def test_a_wrong_token_is_refused_whatever_the_status(
+    xledger: Simulator, status: int
+) -> None:
+    xledger.change(token_error_status=status)
+    async with xledger.open(token="nobodys-token") as client:
+        with pytest.raises(Refused, match="token is invalid"):
+            await client.probe()
+
+
+@pytest.mark.parametrize("filterable", [False, True])
+async def test_what_was_sent_is_found_whether_one_can_filter_by_reference_or_not(
+    xl: Client, xledger: Simulator, period: Period, *, filterable: bool
+) -> None:
+    xledger.change(filter_by_ext_identifier=filterable)
+    await xl.send(period, claims(1, 2), begins=True, guard=allow)
+    assert compare(claims(1, 2), await xl.find(period, first=1, last=2)).complete
+
+
+# -- facts of the page that have no other place ----------------------------------------------------
+
+
+async def test_the_address_is_the_public_one_and_the_token_goes_in_the_header(
+    canned: Xledger, vendor: respx.Route
+) -> None:
+    vendor.respond(json={"data": {"__typename": "Query"}})
+    await canned.probe()
+    request = vendor.calls.last.request
+    assert str(request.url) == "https://www.xledger.net/graphql"
+    assert request.headers["Authorization"] == "token token-of-respx"
+    assert exact_json.loads(request.content)["query"] == "query { __typename }"
+
+
+async def test_references_and_texts_keep_to_the_careful_lengths(
+    xl: Client, xledger: Simulator, period: Period
+) -> None:
+    long = voucher(999_999, line("7140", "1.00", text="X" * 90), line("2910", "-1.00", text="Y"))
+    await xl.send(period, [long], begins=True, guard=allow)
+    staged = xledger.lines(period)
+    assert max(len(row["reference"]) for row in staged) <= 25
+    assert max(len(row["text"]) for row in staged) == 60
+
+
+async def test_the_hour_that_comes_twice_is_within_the_window(
+    canned: Xledger, vendor: respx.Route
+) -> None:
+    # 02:30 local, the second time: in local time without a zone, the first one looks the same.
+    due_at = datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    vendor.mock(side_effect=[a_page(), a_page()])
+    await canned.totals(a_period().model_copy(update={"due_at": due_at}))
+    assert 'modifiedAt_gte: "2026-10-25T01:30:00"' in sent_to(vendor)[0]["query"]

@@ -99,7 +99,7 @@ class Api:
 
     def _single(self, request: Request, *, half: bool) -> Outcome:
         place = self._find(request.path)
-        if request.verb == "GET" and place.action is None:
+        if request.verb in {"GET", "HEAD"} and place.action is None:
             return self._read(request, place)
         if place.action is not None:
             return self._act(request, place)

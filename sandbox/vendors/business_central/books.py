@@ -73,13 +73,18 @@ class Settings(entra.Settings):
     concurrency: int = 5
     queue: int = 95
     queue_seconds: float = 480  # how long a request may queue before 503
+    operation_seconds: float = 480  # how long one may run before 408
+    gateway_seconds: float = 600  # when the gateway gives up with 504, whatever goes on behind it
     url_characters: int = 8000
     body_bytes: int = 350_000_000
     page_size: int = 20_000
     replica_lag_seconds: float = 60  # what Data-Access-Intent: ReadOnly does not see yet
     environments_cost_quota: bool = True  # unconfirmed that it's free
+    answers_head: bool = False  # undocumented
+    folds_codes: bool = True  # unconfirmed: upper-cases and trims what is written into a code
     # Duplicates
     same_key_status: Literal[400, 409] = 400  # clients record 400, one source says 409
+    stale_etag_status: Literal[409, 412] = 409  # either is reported
     deep_insert_on_existing: Literal["append", "refuse"] = "append"  # unconfirmed
     # Microsoft's reference for GET journalLines says G/L and Bank only; our page has all four.
     readable_account_types: tuple[str, ...] = ("G/L Account", "Customer", "Vendor", "Bank Account")
@@ -134,6 +139,7 @@ class _Dimension(_Wish):
 
 class _Journal(_Wish):
     code: str
+    display_name: str = ""
     template: str = "GENERAL"
     balancing_account: str = ""
 

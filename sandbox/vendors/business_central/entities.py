@@ -32,7 +32,7 @@ class Kind(StrEnum):
     """How a field is written in JSON, and kept."""
 
     TEXT = "Edm.String"
-    CODE = "Code"  # upper-cased and trimmed, as BC's Code type does
+    CODE = "Code"  # upper-cased and trimmed, if the setting says so
     CHOICE = "Choice"  # one of ACCOUNT_TYPES
     DATE = "Edm.Date"
     MOMENT = "Edm.DateTimeOffset"
@@ -295,16 +295,18 @@ ENTITIES = {
 }
 
 
-def accept(entity: Entity, body: Mapping[str, Any]) -> dict[str, Any]:
+def accept(entity: Entity, body: Mapping[str, Any], *, folds_codes: bool = True) -> dict[str, Any]:
     """Return what a request wants to write, by property, in the form in which it is kept.
 
     Raises ApiError for a property that doesn't exist (currency among them [C]), is read-only, has
     the wrong type or is too long.
     """
-    return {name: _kept(entity, name, value) for name, value in body.items()}
+    return {
+        name: _kept(entity, name, value, folds_codes=folds_codes) for name, value in body.items()
+    }
 
 
-def _kept(entity: Entity, name: str, value: Any) -> Any:
+def _kept(entity: Entity, name: str, value: Any, *, folds_codes: bool) -> Any:
     known = entity.fields.get(name)
     if known is None:
         raise bad_request(
@@ -314,6 +316,8 @@ def _kept(entity: Entity, name: str, value: Any) -> Any:
     if not known.writable:
         raise bad_request(f"The property '{name}' is read-only.")
     kept = _of_kind(known, value)
+    if known.kind is Kind.CODE and folds_codes:
+        kept = kept.strip().upper()
     if known.length is not None and len(kept) > known.length:
         raise ApiError(
             400,
@@ -324,13 +328,11 @@ def _kept(entity: Entity, name: str, value: Any) -> Any:
     return kept
 
 
-def _of_kind(known: Field, value: Any) -> Any:  # noqa: PLR0911 - a table
+def _of_kind(known: Field, value: Any) -> Any:
     """Return a JSON value as it is kept. Raises ApiError."""
     match known.kind, value:
-        case Kind.TEXT, str():
+        case Kind.TEXT | Kind.CODE, str():
             return value
-        case Kind.CODE, str():
-            return value.strip().upper()
         case Kind.CHOICE, str() if value in ACCOUNT_TYPES:
             return value
         case Kind.DATE, str() if is_date(value):

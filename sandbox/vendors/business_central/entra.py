@@ -16,7 +16,7 @@ class Entra(entra.Entra):
     def principal(self, authorization: str) -> str:
         """Return whose token this is. Raises ApiError 401 if it's nobody's any more."""
         holder = self.holder(authorization)
-        if holder is None or not holder.registered:
+        if holder is None or not (holder.registered and holder.permitted):
             raise unauthenticated()
         return holder.client
 

@@ -59,7 +59,7 @@ class Writer:
     ) -> None:
         """Change some fields of a row. Raises ApiError."""
         row = self._current(entity, owner, key, if_match)
-        values = accept(entity, body)
+        values = self._accept(entity, body)
         columns = self._line_columns(row, values) if entity is LINES else _columns(entity, values)
         if entity is DIMENSION_LINES:
             if columns.get("code", row["code"]) != row["code"]:
@@ -86,10 +86,13 @@ class Writer:
         row = {**BLANK_LINE, **dated, "journal": journal, "company": self._company}
         self._insert(LINES, row)
 
+    def _accept(self, entity: Entity, body: Mapping[str, Any]) -> dict[str, Any]:
+        return accept(entity, body, folds_codes=self._books.settings.folds_codes)
+
     def _create_journal(self, body: Mapping[str, Any], *, half: bool) -> str:
         lines = body.get("journalLines")
         own = {name: value for name, value in body.items() if name != "journalLines"}
-        row = _columns(JOURNALS, accept(JOURNALS, own))
+        row = _columns(JOURNALS, self._accept(JOURNALS, own))
         if not row.get("code"):
             raise bad_request("The property 'code' is required.")
         journal = self._journal_for(row, deep=lines is not None)
@@ -131,7 +134,7 @@ class Writer:
             # A line that brings no number gets the next of the batch's series.
             "document_number": incremented(self._books.settings.number_series or ""),
         }
-        columns = self._line_columns(usual, accept(LINES, own))
+        columns = self._line_columns(usual, self._accept(LINES, own))
         row = {**usual, **columns, "journal": journal, "company": self._company}
         line = self._insert(LINES, row)
         self._apply_default_dimensions(line, row)
@@ -182,7 +185,7 @@ class Writer:
         return account
 
     def _create_dimension(self, line: str, body: Mapping[str, Any]) -> str:
-        row = _columns(DIMENSION_LINES, accept(DIMENSION_LINES, body))
+        row = _columns(DIMENSION_LINES, self._accept(DIMENSION_LINES, body))
         code = row.get("code", "")
         self._demand_dimension(code, row.get("value", ""))
         if self._books.row("SELECT 1 FROM line_dimensions WHERE line = ? AND code = ?", line, code):
@@ -240,7 +243,9 @@ class Writer:
             raise bad_request("The If-Match header must be specified for this request.")
         if if_match not in {"*", etag(row)}:
             raise ApiError(
-                409, "Request_EntityChanged", "Another user has already changed the record."
+                self._books.settings.stale_etag_status,
+                "Request_EntityChanged",
+                "Another user has already changed the record.",
             )
         return row
 

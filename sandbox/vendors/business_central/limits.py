@@ -43,11 +43,15 @@ class Limits:
 
     @asynccontextmanager
     async def place(self, principal: str) -> AsyncGenerator[None]:
-        """Hold one of the few places, after queueing for it. Raises ApiError 429 or 503."""
-        lane = self._lanes[principal]
+        """Hold one of the few places, after queueing for it. Raises ApiError 408, 429 or 503."""
+        lane, settings = self._lanes[principal], self._books.settings
         await self._enter(lane)
         try:
-            await asyncio.sleep(self._books.settings.latency_ms / 1000)
+            takes = settings.latency_ms / 1000
+            await asyncio.sleep(min(takes, settings.operation_seconds))
+            if takes > settings.operation_seconds:
+                # Ended in the middle, and so undone.
+                raise ApiError(408, "RequestTimeout", "The operation took too long.")
             yield
         finally:
             _leave(lane)

@@ -1,6 +1,7 @@
 """Business Central over HTTP: who asks, within which limits, and what it is called."""
 
 import asyncio
+from collections.abc import Coroutine
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sandbox.vendors.server import Call, Door, Kind
 
 API = "/v2.0/{tenant}/{environment}/api/v2.0/{path:path}"
 PROBES = {"environments", "companies.list"}
+SAY_WHEN = {429, 502, 503}  # documented for the latter two [C]; on 429 a client reckons with it
 JOB_STEP = 0.1  # seconds between looks into the job queue
 CODES = {
     401: "Authentication_InvalidCredentials",
@@ -41,6 +43,7 @@ class BusinessCentral:
         self._api = Api(self._books)
         self._entra = Entra(self._books)
         self._limits = Limits(self._books)
+        self._under_way: set[asyncio.Task[Response]] = set()
 
     def routes(self, door: Door) -> list[BaseRoute]:
         """Return Entra's endpoint, the platform's and the API."""
@@ -57,9 +60,9 @@ class BusinessCentral:
         routes = [
             Route("/{tenant}/oauth2/v2.0/token", token, methods=["POST"]),
             Route("/environments/v1.2", environments),
-            Route(API, api, methods=["GET", "POST", "PATCH", "DELETE"]),
+            Route(API, api, methods=["GET", "HEAD", "POST", "PATCH", "DELETE"]),
         ]
-        for route in routes:
+        for route in routes[:2]:
             (route.methods or set()).discard("HEAD")  # Starlette adds it; BC doesn't document it
         return [*routes]
 
@@ -119,7 +122,7 @@ class BusinessCentral:
         url = f"{request.path_params['path']}{query}"
         known_as = Request(verb=request.method, url=url).operation
 
-        async def run(*, half: bool) -> Response:
+        async def execute(*, half: bool) -> Response:
             try:
                 self._check_request(request, len(body))
                 principal = self._entra.principal(request.headers.get("authorization", ""))
@@ -131,13 +134,30 @@ class BusinessCentral:
             except ApiError as error:
                 return _response(refusal(error))
 
-        kind = Kind.READ if request.method == "GET" else Kind.WRITE
+        async def run(*, half: bool) -> Response:
+            return await self._through_the_gateway(execute(half=half))
+
+        kind = Kind.READ if request.method in {"GET", "HEAD"} else Kind.WRITE
         kind = Kind.PROBE if known_as in PROBES else kind
         return Call(operation=known_as, kind=kind, run=run, refuse=self._refuser(request))
+
+    async def _through_the_gateway(self, execution: Coroutine[Any, Any, Response]) -> Response:
+        """Return the reply, or 504 where it takes too long; what is under way goes on [C]."""
+        task = asyncio.create_task(execution)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        done, _ = await asyncio.wait({task}, timeout=self._books.settings.gateway_seconds)
+        if done:
+            return task.result()
+        status = HTTPStatus.GATEWAY_TIMEOUT
+        return _response(refusal(ApiError(status, CODES[status], "The gateway gave up.")))
 
     def _check_request(self, request: HttpRequest, size: int) -> None:
         """Raise ApiError for an address or a body beyond the limits [C]."""
         settings = self._books.settings
+        if request.method == "HEAD" and not settings.answers_head:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+            raise ApiError(status, "BadRequest_MethodNotAllowed", "The method is not allowed.")
         if len(str(request.url)) > settings.url_characters:
             raise ApiError(HTTPStatus.REQUEST_URI_TOO_LONG, "BadRequest", "The URL is too long.")
         if size > settings.body_bytes:
@@ -167,7 +187,7 @@ def _said(fault: Fault) -> Response:
     else:
         code = fault.code or CODES.get(fault.status, "Internal_ServerError")
         error = ApiError(fault.status, code, "A fault on order.")
-    error.retry_after = fault.retry_after
+    error.retry_after = fault.retry_after if error.status in SAY_WHEN else None
     return _response(refusal(error))
 
 

@@ -29,8 +29,9 @@ rows.upsert and rows.delete. Half of a batch is the first half of its parts, eac
 or a whole change set: Dataverse cuts none.
 
 /_sandbox/books: {"vendor": "dataverse", "posted": [line], "staged": []}, and a line is {"company",
-"id", "date", "document", "account", "party", "amount", "text", "reference", "record", "tax",
-"dimensions": {column: code}}: `company` the environment, `document` the voucher's name,
-`reference` the row's, `record` the claim's id, `amount` "-12.50" with debit as plus, `dimensions`
-whatever is in columns that are not kvitt's usual ones.
+"id", "date", "document", "account", "party", "amount", "text", "currency", "original", "reference",
+"record", "tax", "dimensions": {column: code}}: `company` the environment, `document` the voucher's
+name, `reference` the row's, `record` the claim's id, `amount` "-12.50" with debit as plus,
+`original` the same in `currency`, `dimensions` whatever is in columns that are not kvitt's usual
+ones.
 """

@@ -98,7 +98,11 @@ class Api:
         records = Records(self._books, table)
         key = None if given is None else key_of(table, given)
         if request.verb == "GET":
-            options = read_options(table, parse_qsl(urlsplit(request.url).query))
+            options = read_options(
+                table,
+                parse_qsl(urlsplit(request.url).query),
+                hyphens_sort=self._books.settings.hyphens_sort,
+            )
             if key is None:
                 return self._list(request, records, options)
             return Outcome(status=200, body=records.one(key, options))
@@ -145,8 +149,13 @@ class Api:
         """Run parts one after another; the first that fails ends it, unless told otherwise [C]."""
         if request.verb != "POST":
             raise NOT_ALLOWED
-        parts = batch.read(request.headers.get("content-type", ""), request.body)
-        if sum(len(part.operations) for part in parts) > self._books.settings.batch_operations:
+        settings = self._books.settings
+        parts = batch.read(
+            request.headers.get("content-type", ""),
+            request.body,
+            wants_length=settings.wants_content_length,
+        )
+        if sum(len(part.operations) for part in parts) > settings.batch_operations:
             raise bad_request("The number of operations in a batch is limited.")
         go_on = "odata.continue-on-error" in request.headers.get("prefer", "").lower()
         answers, failed = list[batch.Answered](), None
@@ -157,7 +166,7 @@ class Api:
                 failed = outcomes[-1]
                 break
         status = 200
-        if failed and self._books.settings.batch_status == "inner":
+        if failed and settings.batch_status == "inner":
             status = failed.status
         wait = failed.headers.get("Retry-After") if failed else None
         kind, text = batch.write(answers)
@@ -171,7 +180,10 @@ class Api:
         outcomes: list[Outcome] = []
         with suppress(_RolledBackError), self._books.transaction():
             for operation in part.operations:
-                outcomes.append(self.execute(_inner(request, operation)))
+                inner = _inner(request, operation)
+                if not self._books.settings.create_only_in_sets:
+                    inner = replace(inner, headers=_without(inner.headers, "if-none-match"))
+                outcomes.append(self.execute(inner))
                 if not outcomes[-1].succeeded:
                     raise _RolledBackError
         return outcomes
@@ -215,6 +227,10 @@ def _inner(request: Request, operation: batch.Operation) -> Request:
     return replace(
         request, verb=operation.verb, url=url, headers=operation.headers, body=operation.body
     )
+
+
+def _without(headers: Mapping[str, str], name: str) -> dict[str, str]:
+    return {each: text for each, text in headers.items() if each != name}
 
 
 def _body(request: Request) -> dict[str, Any]:

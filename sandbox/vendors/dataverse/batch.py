@@ -51,8 +51,11 @@ class Answered:
     replies: Sequence[Reply]
 
 
-def read(content_type: str, body: bytes) -> list[Part]:
-    """Return a batch's parts. Raises ApiError for what is not one."""
+def read(content_type: str, body: bytes, *, wants_length: bool = True) -> list[Part]:
+    """Return a batch's parts. Raises ApiError for what is not one.
+
+    `wants_length`: a request that has a body has to say how long it is.
+    """
     if not content_type.startswith("multipart/mixed"):
         raise bad_request("The Content-Type of a batch has to be multipart/mixed.")
     if b"\n" in body.replace(b"\r\n", b""):
@@ -61,7 +64,13 @@ def read(content_type: str, body: bytes) -> list[Part]:
     message = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     if message.defects or not message.is_multipart():
         raise bad_request("The batch can't be read: a boundary is missing.")
-    return [_part(each) for each in _below(message)]
+    parts = [_part(each) for each in _below(message)]
+    operations = [operation for part in parts for operation in part.operations]
+    if wants_length and any(
+        each.body.strip() and "content-length" not in each.headers for each in operations
+    ):
+        raise bad_request("A request in a batch has to have a Content-Length.")
+    return parts
 
 
 def _part(message: Message) -> Part:

@@ -60,6 +60,11 @@ class Settings(entra.Settings):
     batch_status: Literal["inner", "200"] = "inner"  # documented, and as older versions had it
     errors_name: Literal["content-id", "nobody"] = "content-id"
     excess_decimals: Literal["round", "refuse"] = "round"  # unconfirmed
+    # Unconfirmed: that If-None-Match counts in a change set, too; that a request within a batch
+    # needs its Content-Length; how names with hyphens sort: by each character, or without them.
+    create_only_in_sets: bool = True
+    wants_content_length: bool = True
+    hyphens_sort: bool = True
 
 
 class _Wish(BaseModel):
@@ -268,6 +273,8 @@ def _neutral(row: dict[str, Any]) -> dict[str, Any]:
         "party": content.get("kvitt_party"),
         "amount": _plain(content.get("kvitt_amount")),
         "text": content.get("kvitt_text"),
+        "currency": content.get("kvitt_currency"),
+        "original": _plain(content.get("kvitt_originalamount")),
         "reference": content.get("kvitt_name"),
         "record": content.get("kvitt_record"),
         "tax": content.get("kvitt_tax"),

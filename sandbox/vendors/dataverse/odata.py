@@ -74,15 +74,20 @@ def key_of(table: Table, text: str) -> str | dict[str, Any]:
     return pairs
 
 
-def read_options(table: Table, given: Iterable[tuple[str, str]]) -> Options:
-    """Return the query options. Raises ApiError on any that isn't documented."""
+def read_options(
+    table: Table, given: Iterable[tuple[str, str]], *, hyphens_sort: bool = True
+) -> Options:
+    """Return the query options. Raises ApiError on any that isn't documented.
+
+    `hyphens_sort`: they count where texts are compared; else as if they were not there.
+    """
     wanted: dict[str, Any] = {}
     for name, text in given:
         match name:
             case "$select":
                 wanted["select"] = tuple(_known(table, each.strip()) for each in text.split(","))
             case "$filter":
-                wanted["where"] = _Filter(table, text).clause()
+                wanted["where"] = _Filter(table, text, hyphens_sort=hyphens_sort).clause()
             case "$top":
                 wanted["top"] = _count(text)
             case "$orderby":
@@ -134,9 +139,10 @@ def _cookie(text: str) -> tuple[int, str]:
 class _Filter:
     """A recursive-descent reader of one $filter."""
 
-    def __init__(self, table: Table, text: str) -> None:
+    def __init__(self, table: Table, text: str, *, hyphens_sort: bool) -> None:
         self._table = table
         self._text = text
+        self._hyphens_sort = hyphens_sort
         self._tokens = _tokens(text)
 
     def clause(self) -> Clause:
@@ -172,9 +178,12 @@ class _Filter:
         column, operator = self._column(name), self._take()
         if operator not in OPERATORS:
             raise self._wrong(operator)
-        value = self._value(column)
-        fold = " COLLATE NOCASE" if isinstance(value, str) else ""
-        return Clause(f"({expression(name)} {OPERATORS[operator]} ?{fold})", (value,))
+        value, ours, fold = self._value(column), expression(name), ""
+        if isinstance(value, str):
+            fold = " COLLATE NOCASE"
+            if operator not in {"eq", "ne"} and not self._hyphens_sort:
+                ours, value = f"replace({ours}, '-', '')", value.replace("-", "")
+        return Clause(f"({ours} {OPERATORS[operator]} ?{fold})", (value,))
 
     def _matching(self, pattern: str) -> Clause:
         self._expect("(")

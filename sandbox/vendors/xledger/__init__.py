@@ -13,7 +13,8 @@ Set-up (`sandbox.vendors.setup.XLEDGER` is an example; posting one adds to what 
 
     {"settings": {…}, "entities": [{"id", "name", "token",
        "accounts": [{"code", "name", "blocked"}], "subledgers": [{"code", "name"}],
-       "objects": [{"slot": 1, "code", "name"}]}]}
+       "objects": [{"slot": 1, "code", "name"}]}],
+     "items": [{"id", "by": "delete" | "copy" | "move"}]}     what others do with staged rows
 
 Settings: `books.Settings`. Operations, for faults, are the root fields of a request, in its order
 and joined by "+": addGLImportItems, glImportItems, "glImportItems+journalEntries", __typename.
@@ -22,7 +23,8 @@ burst limit; with `retry_after` it carries extensions.resetAt. A status on order
 
 /_sandbox/books: {"vendor": "xledger", "posted": [line], "staged": [line], "refused": [{"id",
 "message"}]}, and a line is {"company", "id", "state", "date", "document", "account", "party",
-"amount", "text", "reference", "invoice", "tax", "dimensions": {"glObject1": code, …}, "project"}:
+"amount", "text", "currency", "original" (amount in it), "reference", "invoice", "tax",
+"dimensions": {"glObject1": code, …}, "project"}:
 `company` the entity's id, `document` the trRegNumber as a string, `party` the subledger, `amount`
 "-12.50" with debit as plus, `reference` the extIdentifier, `state` staged, moving or posted
 (`moving` rows, listed under staged, are those in neither table).

@@ -20,7 +20,8 @@ ROW = """
 """
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS ids (last INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS entities (id INTEGER PRIMARY KEY, name TEXT, token TEXT UNIQUE);
+CREATE TABLE IF NOT EXISTS entities (
+  id INTEGER PRIMARY KEY, name TEXT, token TEXT UNIQUE, parent INTEGER);
 CREATE TABLE IF NOT EXISTS accounts (
   dbId INTEGER PRIMARY KEY, entity INTEGER, code TEXT, name TEXT, blocked INTEGER,
   UNIQUE (entity, code));
@@ -58,12 +59,14 @@ class Settings(books.Settings):
     # The schema
     filter_by_ext_identifier: bool = False  # unconfirmed
     errors_carry_ext_identifier: bool = True  # stated, yet confirmed for the other two only
+    ids_as: Literal["string", "number"] = "string"  # either comes
     empty_edges: Literal["alternate", "null", "list"] = "alternate"
     reference_length: int = 25  # unpublished
     text_length: int = 60  # unpublished
     # Import and posting
     balance: Literal["import", "posting", "never"] = "posting"  # unconfirmed
     unknown_codes: Literal["import", "posting"] = "posting"
+    one_bad_node: Literal["refuses-all", "is-left-out"] = "refuses-all"  # unconfirmed
     # How a refused import says which node is to blame: all of it unconfirmed.
     refusals_name: Literal["value", "client-id", "place", "path", "nobody"] = "value"
     posting_interval_seconds: float = 0  # 0: only on POST /_sandbox/jobs
@@ -95,15 +98,28 @@ class _Entity(_Wish):
     id: int
     name: str | None = None
     token: str | None = None
+    parent: int | None = None  # the entity above it, whose token sees it too
     accounts: list[_Account] = []
     subledgers: list[_Subledger] = []
     objects: list[_Object] = []
+
+
+class _Handled(_Wish):
+    """What happens to a staged row by another hand than the importer's.
+
+    `delete`: a person deletes it on the screen. `copy`: a late commit brings it once more. `move`:
+    the posting job has taken it, and not put it down yet.
+    """
+
+    id: int
+    by: Literal["delete", "copy", "move"]
 
 
 class Setup(_Wish):
     """What POST /_sandbox/setup takes; what is left out stays as it is."""
 
     entities: list[_Entity] = []
+    items: list[_Handled] = []
     settings: dict[str, Any] = Limit(default_factory=dict)
 
 
@@ -133,10 +149,12 @@ class Books(books.Books[Settings]):
         with self.transaction():
             self.change_settings(wish.settings)
             for entity in wish.entities:
-                own = {"id": entity.id, "name": entity.name, "token": entity.token}
+                own = entity.model_dump(include={"id", "name", "token", "parent"})
                 self._put("entities", own)
                 for table in ("accounts", "subledgers", "objects"):
                     self._put_all(table, entity.id, getattr(entity, table))
+            for item in wish.items:
+                self._handle(item)
 
     def audit(self) -> dict[str, Any]:
         """Return every line, posted and staged; the shape is in the package's docstring."""
@@ -147,6 +165,16 @@ class Books(books.Books[Settings]):
             "staged": [_neutral(row) for row in self.rows("SELECT * FROM items ORDER BY dbId")],
             "refused": [{"id": str(row["item"]), "message": row["message"]} for row in errors],
         }
+
+    def _handle(self, item: _Handled) -> None:
+        match item.by:
+            case "delete":
+                self.write("DELETE FROM items WHERE dbId = ?", item.id)
+            case "move":
+                self.write("UPDATE items SET state = 'moving' WHERE dbId = ?", item.id)
+            case "copy":
+                [row] = self.rows("SELECT * FROM items WHERE dbId = ?", item.id)
+                self.insert("items", {**row, "dbId": self.new_id()})
 
     def _put_all(self, table: str, entity: int, wishes: list[_Wish]) -> None:
         for wish in wishes:
@@ -176,6 +204,8 @@ def _neutral(row: dict[str, Any]) -> dict[str, Any]:
         "party": row["subledger"],
         "amount": row["amount"],
         "text": row["text"],
+        "currency": row["currency"],
+        "original": row["invoiceAmount"],
         "reference": row["extIdentifier"],
         "invoice": row["invoiceNumber"],
         "tax": row["taxRule"],

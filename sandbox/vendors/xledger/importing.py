@@ -25,7 +25,7 @@ class Importing:
         limit = self._books.settings.nodes_per_mutation
         if len(inputs) > limit:
             raise XledgerError(f"A mutation takes at most {limit} nodes.", "BAD_REQUEST")
-        rows = [self._named_row(place, each) for place, each in enumerate(inputs)]
+        inputs, rows, refusals = self._sorted_out(inputs)
         if self._books.settings.balance == "import":
             _demand_balance(rows)
         wanted = list(zip(inputs, rows, strict=True))
@@ -34,7 +34,27 @@ class Importing:
                 {"clientId": given.get("clientId"), "node": self._stage(row)}
                 for given, row in (wanted[: len(wanted) // 2] if half else wanted)
             ]
-        return {"edges": edges}
+        return {"edges": edges, "refusals": refusals}
+
+    def _sorted_out(
+        self, inputs: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Mapping[str, Any]], list[dict[str, Any]], list[XledgerError]]:
+        """Return the inputs that are good, the rows that they become, and why others are not.
+
+        Raises XledgerError for the first bad one, unless bad ones are left out [U].
+        """
+        good: list[Mapping[str, Any]] = []
+        rows: list[dict[str, Any]] = []
+        refusals: list[XledgerError] = []
+        for place, given in enumerate(inputs):
+            try:
+                rows.append(self._named_row(place, given))
+                good.append(given)
+            except XledgerError as error:
+                if self._books.settings.one_bad_node == "refuses-all":
+                    raise
+                refusals.append(error)
+        return good, rows, refusals
 
     def _named_row(self, place: int, given: Mapping[str, Any]) -> dict[str, Any]:
         try:

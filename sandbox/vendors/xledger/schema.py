@@ -19,15 +19,21 @@ from graphql import (
 )
 
 from sandbox.vendors.xledger.books import Books
-from sandbox.vendors.xledger.errors import invalid
+from sandbox.vendors.xledger.errors import XledgerError, invalid
 from sandbox.vendors.xledger.importing import Importing, as_node
 
 SDL = Path(__file__).with_name("schema.graphql").read_text()
+# A token is bound to an entity and to those below it [C].
+BELOW = """WITH RECURSIVE below (id) AS (
+    SELECT ? UNION SELECT e.id FROM entities e JOIN below ON e.parent = below.id)
+  SELECT id FROM below"""
 COMPARISONS = {"": "=", "gte": ">=", "lt": "<", "in": "IN"}
 
 
 @lru_cache(maxsize=8)
-def schema_for(*, filterable: bool, errors_carry_reference: bool) -> GraphQLSchema:
+def schema_for(
+    *, filterable: bool, errors_carry_reference: bool, ids_as: str = "string"
+) -> GraphQLSchema:
     """Return the schema as this customer's installation has it.
 
     `filterable`: by extIdentifier; `errors_carry_reference`: glImportItemErrors show it.
@@ -35,11 +41,13 @@ def schema_for(*, filterable: bool, errors_carry_reference: bool) -> GraphQLSche
     schema = build_schema(SDL)
     for name, read in READERS.items():
         cast("GraphQLScalarType", schema.type_map[name]).coerce_input_value = read
-    cast("GraphQLScalarType", schema.type_map["Int64"]).coerce_output_value = str
+    as_it_comes = str if ids_as == "string" else int
+    cast("GraphQLScalarType", schema.type_map["Int64"]).coerce_output_value = as_it_comes
     if not filterable:
         for name in ("GLImportItemFilter", "JournalEntryFilter"):
             fields = cast("GraphQLInputObjectType", schema.type_map[name]).fields
-            del fields["extIdentifier"], fields["extIdentifier_in"]
+            for field in [field for field in fields if field.startswith("extIdentifier")]:
+                del fields[field]
     if not errors_carry_reference:
         del cast("GraphQLObjectType", schema.type_map["GLImportItemError"]).fields["extIdentifier"]
     return schema
@@ -89,6 +97,7 @@ class Root:
         self._entity = entity
         self._turn = turn  # of empty answers, which alternate between null and []
         self._half = half
+        self.refusals: list[XledgerError] = []  # of nodes that were left out
 
     def fields(self) -> dict[str, Any]:
         """Return what resolves each root field."""
@@ -103,7 +112,9 @@ class Root:
         }
 
     def _add(self, _: Any, *, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return Importing(self._books, self._entity).add(inputs, half=self._half)
+        added = Importing(self._books, self._entity).add(inputs, half=self._half)
+        self.refusals = added["refusals"]
+        return added
 
     def _accounts(self, _: Any, *, objectStatus: str, **asked: Any) -> dict[str, Any]:  # noqa: N803 - the schema's name
         shown = {"ALL": "1", "OPEN": "NOT ifnull(blocked, 0)", "CLOSED": "blocked"}[objectStatus]
@@ -123,13 +134,15 @@ class Root:
         first: int | None = None,
         after: str | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - the schema's name
+        ownerSet: Any = None,  # noqa: N803 - the schema's name; its values are not published
     ) -> dict[str, Any]:
+        del ownerSet
         settings = self._books.settings
         size = min(settings.default_page if first is None else first, settings.largest_page)
         if size < 1:
             raise invalid("'first' is at least 1.")
         conditions, values = _conditions(filter or {})
-        where = " AND ".join([shown, "entity = ?", "dbId > ?", *conditions])
+        where = " AND ".join([shown, f"entity IN ({BELOW})", "dbId > ?", *conditions])
         sql = f"SELECT * FROM {table} WHERE {where} ORDER BY dbId LIMIT ?"  # noqa: S608 - our own names
         rows = self._books.rows(sql, self._entity, _place(after), *values, size + 1)
         edges = [{"cursor": _cursor(row["dbId"]), "node": _node(row)} for row in rows[:size]]

@@ -132,6 +132,7 @@ class Xledger:
         schema = schema_for(
             filterable=self._books.settings.filter_by_ext_identifier,
             errors_carry_reference=self._books.settings.errors_carry_ext_identifier,
+            ids_as=self._books.settings.ids_as,
         )
         if wrong := validate(schema, query.document):
             return _failed(wrong, ARGUMENTS)
@@ -139,7 +140,10 @@ class Xledger:
         result = execute_sync(
             schema, query.document, root.fields(), variable_values=dict(query.variables)
         )
-        return _failed(result.errors, INVALID_VALUE) if result.errors else {"data": result.data}
+        if result.errors:
+            return _failed(result.errors, INVALID_VALUE)
+        refused = [refusal.formatted() for refusal in root.refusals]
+        return {"data": result.data, **({"errors": refused} if refused else {})}
 
     def _unknown_token(self) -> Response:
         body = _errors([{"message": "The token is invalid or has expired."}])

@@ -28,7 +28,7 @@ def _connect(url: str, company: str) -> dict[str, Any]:
 SIMULATOR = Simulator(
     vendor="xledger",
     seed=setup.XLEDGER,
-    books=Reading(named="reference"),
+    books=Reading(named="reference", record="invoice"),
     dimensions={"cost_centre": "glObject1", "project": "glObject2"},
     unlimited={
         "burst_requests": 1_000_000,
@@ -45,5 +45,6 @@ SIMULATOR = Simulator(
     connect=_connect,
     original_currency=True,
     stages=True,
+    prompt={"unknown_codes": "import", "transit_seconds": 0},
     posting={True: {"posting_interval_seconds": 0.1}, False: {"posting_interval_seconds": 0}},
 )

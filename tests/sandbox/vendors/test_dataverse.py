@@ -93,7 +93,8 @@ class Club:
     def creation(self, name: str, **further: Any) -> str:
         body = json.dumps(line(**further))
         head = f"PATCH {self.api}/{at(name)} HTTP/1.1\r\nIf-None-Match: *"
-        return f"{head}\r\nContent-Type: application/json\r\n\r\n{body}"
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+        return f"{head}\r\n{kind}\r\n\r\n{body}"
 
 
 def at(name: str) -> str:

@@ -134,6 +134,22 @@ async def test_a_token_sees_its_own_entity_only(theatre: Theatre) -> None:
     assert await other.nodes(STAGED) == []
 
 
+async def test_a_token_sees_the_entities_below_its_own_and_none_above(theatre: Theatre) -> None:
+    below = Theatre(theatre.simulator)
+    await below.open()
+    await below.change(parent=theatre.number)
+    await below.add(claim())
+    assert len(await theatre.nodes(STAGED)) == 2
+    await theatre.add(claim())
+    assert (len(await theatre.nodes(STAGED)), len(await below.nodes(STAGED))) == (4, 2)
+
+
+async def test_a_token_that_was_overwritten_is_refused(theatre: Theatre) -> None:
+    await theatre.ask("{ __typename }")
+    await theatre.change(token=f"token-{uuid4()}")
+    assert "token" in (await theatre.error("{ __typename }"))["message"]
+
+
 # Import
 
 
@@ -193,6 +209,15 @@ async def test_an_amount_may_come_in_the_currency_of_the_transaction(theatre: Th
     del foreign["amount"]
     await theatre.add([foreign])
     assert [row["amount"] for row in await theatre.nodes(STAGED)] == ["115.00"]
+
+
+async def test_one_bad_node_may_be_left_out_instead(theatre: Theatre) -> None:
+    await theatre.simulator.settings(one_bad_node="is-left-out")
+    bad = node("1", text="X" * 61)
+    reply = (await theatre.send(ADD, inputs=inputs([*claim(), bad]))).json()
+    assert [edge["clientId"] for edge in reply["data"]["addGLImportItems"]["edges"]] == ["0", "1"]
+    assert reply["errors"][0]["code"] == "INVALID_VALUE"
+    assert len(await theatre.nodes(STAGED)) == 2
 
 
 # Posting
@@ -352,6 +377,52 @@ async def test_an_unknown_field_is_an_error_without_data(theatre: Theatre) -> No
     assert error["message"].startswith("Cannot query field")
 
 
+async def test_filters_compare_by_equality_membership_and_range(theatre: Theatre) -> None:
+    for number in (1, 2, 3):
+        await theatre.add([node("0.00", trRegNumber=number)])
+    rows = await theatre.nodes(STAGED)
+    first, last = rows[0]["dbId"], rows[2]["modifiedAt"]
+    assert len(await theatre.nodes(STAGED, filter={"trRegNumber": 2})) == 1
+    assert len(await theatre.nodes(STAGED, filter={"trRegNumber_in": [1, 3]})) == 2
+    assert len(await theatre.nodes(STAGED, filter={"dbId": first})) == 1
+    assert await theatre.nodes(STAGED, filter={"modifiedAt_lt": rows[0]["modifiedAt"]}) == []
+    assert len(await theatre.nodes(STAGED, filter={"modifiedAt_gte": last})) >= 1
+
+
+async def test_a_query_may_name_an_owner_set(theatre: Theatre) -> None:
+    await theatre.add(claim())
+    query = "{ glImportItems(ownerSet: LOWER) { edges { node { dbId } } } }"
+    assert len(await theatre.nodes(query)) == 2
+
+
+async def test_a_date_is_a_day(theatre: Theatre) -> None:
+    error = await theatre.error(ADD, inputs=inputs([node("1.00", postedDate="31.01.2026")]))
+    assert error["code"] == "INVALID_VALUE"
+    await theatre.add([node("0.00", postedDate="2026-01-31")])
+
+
+@pytest.mark.parametrize(("ids_as", "kind"), [("string", str), ("number", int)])
+async def test_an_id_is_a_string_or_a_number_and_is_taken_as_either(
+    theatre: Theatre, ids_as: str, kind: type
+) -> None:
+    await theatre.simulator.settings(ids_as=ids_as)
+    [edge, _] = (await theatre.add(claim()))["edges"]
+    assert type(edge["node"]["dbId"]) is kind
+    for given in (str(edge["node"]["dbId"]), int(edge["node"]["dbId"])):
+        assert len(await theatre.nodes(STAGED, filter={"dbId": given})) == 1
+
+
+async def test_a_node_has_the_fields_that_the_page_names(theatre: Theatre) -> None:
+    query = '{ __type(name: "GLImportItemInput") { inputFields { name } } }'
+    fields = {field["name"] for field in (await theatre.ask(query))["inputFields"]}
+    assert fields == {
+        *("transactionSource", "trRegNumber", "postedDate", "invoiceDate", "dueDate", "account"),
+        *("amount", "invoiceAmount", "currency", "exchangeRate", "taxRule", "text"),
+        *("invoiceNumber", "extIdentifier", "project", "subledger", "jobLevel"),
+        *(f"glObject{slot}" for slot in range(1, 6)),
+    }
+
+
 # Limits
 
 
@@ -363,6 +434,20 @@ async def test_a_burst_is_refused_with_200_and_a_code_beside_the_message(theatre
     await theatre.simulator.settings(clock_offset=6)
     assert error["code"] == BURST
     assert await theatre.ask("{ __typename }") == "Query"
+
+
+async def test_the_limits_are_the_published_ones(theatre: Theatre) -> None:
+    settings = await theatre.simulator.defaults()
+    assert settings["monthly_allowance"] == 5000
+    assert settings["nodes_per_mutation"] == 500
+    assert (settings["burst_requests"], settings["burst_seconds"]) == (20, 5)
+
+
+async def test_a_mass_mutation_spends_one_request(theatre: Theatre) -> None:
+    await theatre.simulator.settings(monthly_allowance=2)
+    await theatre.add([node("0.00")] * 500)
+    await theatre.ask("{ __typename }")
+    assert (await theatre.error("{ __typename }"))["code"] == CREDITS
 
 
 async def test_too_many_at_once_are_refused(theatre: Theatre) -> None:

@@ -1,0 +1,167 @@
+"""How fast a batch comes into a vendor's books, beside a bare loop that guarantees nothing.
+
+The vendor answers each call after 30 ms, and takes so many calls at a time, of so many lines, as
+Business Central and Xledger do: that is what its limits allow. The bare loop has all vouchers in
+memory, writes nothing down, and reads nothing back; kvitt reads its batch from the ledger, and
+writes down each call before and after it. All of it shares two cores: Postgres, PostgREST, the
+gateway, the vendor, and the one who sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from benchmarks.figures import Figures
+from benchmarks.quick_vendor import LATENCY_SECONDS
+from kvitt import sync as way
+from kvitt.domain.chunks import cut
+from kvitt.domain.vouchers import voucher_of
+from kvitt.edge import EdgeFunction
+from kvitt.ledger import SupabaseLedger
+from kvitt.ports import Trigger
+from kvitt.project import open_project
+from sandbox.ground import Books, running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    from kvitt.domain.periods import Period
+    from kvitt.domain.vouchers import Voucher
+    from kvitt.ports import Vendor
+    from sandbox.ground import Ground
+
+_LEASE = timedelta(minutes=30)
+_VOUCHERS = {"business-central": 6_000, "xledger": 12_000}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """Lines a second, and calls."""
+
+    vendor: str
+    lines: int
+    allowed: float
+    bare: float
+    kvitt: float
+    calls_per_chunk: float
+
+
+def measure(say: Callable[[str], None]) -> Figures:
+    """Export one large period to each vendor, the bare way and kvitt's."""
+    with running("bench-export") as ground:
+        command = [sys.executable, "-m", "benchmarks.quick_vendor"]
+        url = ground.home.serve("quick-vendor", command).url
+        speeds = [asyncio.run(_measure(ground, url, vendor, say)) for vendor in _VOUCHERS]
+    return Figures(table=_table(speeds), figures=_figures(speeds))
+
+
+async def _measure(ground: Ground, url: str, vendor: str, say: Callable[[str], None]) -> Speed:
+    name = f"bench-{vendor}"
+    due = ground.enrol(name, vendor)
+    lines = ground.approve(name, _VOUCHERS[vendor], due=due, foreign=vendor == "xledger")
+    say(f"{vendor}: {_VOUCHERS[vendor]:,} vouchers, {lines:,} lines")
+    async with open_project(ground.supabase.url, ground.supabase.secret_key) as project:
+        ledger, books = SupabaseLedger(project), Books(vendor=vendor, url=url)
+        answer = await way.claim(ledger, name, Trigger(), lease=_LEASE)
+        async with way.attempt(ledger, answer) as this:
+            await way.collect(this, EdgeFunction(project, seconds=150))
+            vouchers = [each async for each in _read(this)]
+            async with books.open(this.integration.timeouts) as client:
+                habits = client.habits
+                chunks = list(cut(vouchers, most=habits.chunk_vouchers, lines=habits.chunk_lines))
+                bare = await _timed(_bare(client, this.period, chunks))
+            say(f"{vendor}: bare, {lines / bare:,.0f} lines a second")
+            async with books.open(this.integration.timeouts) as client:
+                this.requests = client.requests
+                took = await _timed(way.export(this, client))
+                calls = client.requests["export"] - habits.posts
+            say(f"{vendor}: kvitt, {lines / took:,.0f} lines a second")
+    return Speed(
+        vendor=vendor,
+        lines=lines,
+        allowed=habits.at_once * lines / len(chunks) / (LATENCY_SECONDS),
+        bare=lines / bare,
+        kvitt=lines / took,
+        calls_per_chunk=calls / len(chunks),
+    )
+
+
+async def _read(this: way.Attempt) -> AsyncGenerator[Voucher]:
+    """Read the batch into memory, as the bare loop has it."""
+    after = 0
+    while records := await this.ledger.read_batch(
+        this.period, after=after, records=1000, lines=5000
+    ):
+        for record in records:
+            yield voucher_of(record, this.integration, due_at=this.period.due_at)
+        after = records[-1].sequence
+
+
+async def _bare(client: Vendor, period: Period, chunks: Sequence[Sequence[Voucher]]) -> None:
+    """Send chunk after chunk, the first one alone, and post: no ledger, no reading back."""
+    lanes = asyncio.Semaphore(client.habits.at_once)
+
+    async def send(chunk: Sequence[Voucher], *, begins: bool = False) -> None:
+        async with lanes:
+            await client.send(period, chunk, begins=begins, guard=_anything_goes)
+
+    await send(chunks[0], begins=True)
+    await asyncio.gather(*(send(chunk) for chunk in chunks[1:]))
+    if client.habits.posts:
+        await client.post(period, guard=_anything_goes)
+
+
+def _anything_goes() -> None:
+    """Guard nothing."""
+
+
+async def _timed(work: Awaitable[object]) -> float:
+    began = time.monotonic()
+    await work
+    return time.monotonic() - began
+
+
+def _table(speeds: Sequence[Speed]) -> Table:
+    table = Table(
+        "vendor",
+        "lines",
+        "allowed /s",
+        "bare /s",
+        "kvitt /s",
+        "of allowed",
+        "of bare",
+        "calls a chunk",
+        title=f"Export, to a vendor that answers in {LATENCY_SECONDS * 1000:.0f} ms",
+    )
+    for s in speeds:
+        table.add_row(
+            s.vendor,
+            f"{s.lines:,}",
+            f"{s.allowed:,.0f}",
+            f"{s.bare:,.0f}",
+            f"{s.kvitt:,.0f}",
+            f"{s.kvitt / s.allowed:.0%}",
+            f"{s.kvitt / s.bare:.0%}",
+            f"{s.calls_per_chunk:.3f}",
+        )
+    return table
+
+
+def _figures(speeds: Sequence[Speed]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for s in speeds:
+        name = s.vendor.replace("-", "_")
+        figures |= {
+            f"{name}_of_allowed": round(s.kvitt / s.allowed, 3),
+            f"{name}_of_bare": round(s.kvitt / s.bare, 3),
+            f"{name}_bare_of_allowed": round(s.bare / s.allowed, 3),
+            f"{name}_calls_per_chunk": round(s.calls_per_chunk, 3),
+        }
+    return figures
