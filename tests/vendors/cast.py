@@ -111,9 +111,13 @@ class Simulator:
 
     def open(self, timeouts: Timeouts | None = None, **settings: Any) -> Client:
         """Return a client of the club."""
-        kind = VENDORS[self.vendor]
-        told = {**self.of.connect(self.url, self.of.cast_company), **settings}
-        return kind.client(kind.settings.model_validate(told), timeouts or Timeouts(read=10))
+        told = self.settings(**settings)
+        return VENDORS[self.vendor].client(told, timeouts or Timeouts(read=10))
+
+    def settings(self, **changes: Any) -> Any:
+        """Return what a client of the club is told."""
+        told = {**self.of.connect(self.url, self.of.cast_company), **changes}
+        return VENDORS[self.vendor].settings.model_validate(told)
 
     def fault(self, on: str, fault: str, **other: Any) -> None:
         self._post("faults", {"on": on, "fault": fault, **other})

@@ -14,6 +14,7 @@ import respx
 
 from kvitt.domain.errors import Refused, Uncertain, Unsent
 from kvitt.domain.integrations import Timeouts
+from kvitt.domain.mapping import Mapping
 from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import compare
 from kvitt.vendors import Client
@@ -21,6 +22,7 @@ from kvitt.vendors.dataverse import (
     Dataverse,
     DataverseColumns,
     DataverseSettings,
+    mapping_objections,
     objection,
     rows,
 )
@@ -155,6 +157,35 @@ async def test_clients_that_send_the_same_at_once_all_succeed_and_it_is_there_on
 
     await asyncio.gather(*(send() for _ in range(6)))
     assert len(dataverse.lines(period)) == 20
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_a_line_is_there_once_whether_the_header_counts_in_a_change_set_or_not(
+    dv: Client,
+    dataverse: Simulator,
+    period: Period,
+    counts: bool,  # noqa: FBT001 - by pytest
+) -> None:
+    dataverse.change(create_only_in_sets=counts)
+    await dv.send(period, claims(1, 3), begins=True, guard=allow)
+    await dv.send(period, claims(1, 5), begins=False, guard=allow)
+    assert len(dataverse.lines(period)) == 10
+    assert compare(claims(1, 5), await dv.find(period, first=1, last=5)).complete
+
+
+async def test_calls_side_by_side_stay_far_below_what_an_app_may_ask_at_once(
+    dv: Client, dataverse: Simulator, period: Period
+) -> None:
+    at_once = dv.habits.at_once
+    assert at_once * 5 < 20, "minutes of execution time that five minutes allow"
+    dataverse.change(concurrency=at_once, latency_ms=30)
+    before = dataverse.operations()["batch"]
+    await asyncio.gather(
+        *(dv.send(period, claims(n, n), begins=False, guard=allow) for n in range(1, 9))
+    )
+    assert dataverse.operations()["batch"] == before + 8
+    assert dv.requests["token"] == 1
+    assert len(dataverse.lines(period)) == 16
 
 
 async def test_a_row_that_exists_and_is_not_shown_is_for_a_person(
@@ -415,6 +446,52 @@ async def test_what_is_read_back_comes_in_pages(
     assert dataverse.operations()["rows.list"] == before + 6
 
 
+@pytest.mark.parametrize("counts", [True, False])
+async def test_vouchers_are_found_whether_hyphens_sort_or_not(
+    dv: Client,
+    dataverse: Simulator,
+    period: Period,
+    counts: bool,  # noqa: FBT001 - by pytest
+) -> None:
+    dataverse.change(hyphens_sort=counts)
+    await dv.send(period, claims(1, 12), begins=True, guard=allow)
+    await dv.send(a_period(), claims(1, 3), begins=True, guard=allow)
+    found = await dv.find(period, first=3, last=11)
+    assert sorted(found) == list(range(3, 12))
+    assert compare(claims(3, 11), found).complete
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_batch_is_taken_whether_its_requests_have_to_say_their_length_or_not(
+    dv: Client,
+    dataverse: Simulator,
+    period: Period,
+    wanted: bool,  # noqa: FBT001 - by pytest
+) -> None:
+    dataverse.change(wants_content_length=wanted)
+    await dv.send(
+        period,
+        [voucher(1, line("7140", "1", text="Blåbær"), line("2910", "-1"))],
+        begins=True,
+        guard=allow,
+    )
+    assert len(dataverse.lines(period)) == 2
+
+
+@pytest.mark.parametrize("habit", ["round", "refuse"])
+async def test_more_decimals_than_the_table_has_are_never_taken_for_the_same(
+    dv: Client, dataverse: Simulator, period: Period, habit: str
+) -> None:
+    dataverse.change(excess_decimals=habit)
+    if habit == "refuse":
+        with pytest.raises(Refused, match="decimals"):
+            await dv.send(period, [a_claim(1, "1.005")], begins=True, guard=allow)
+    else:
+        await dv.send(period, [a_claim(1, "1.005")], begins=True, guard=allow)
+    found = await dv.find(period, first=1, last=1)
+    assert not compare([a_claim(1, "1.005")], found).complete
+
+
 async def test_a_next_page_on_another_host_gets_no_token(
     canned: Dataverse, microsoft: respx.MockRouter, period: Period
 ) -> None:
@@ -465,6 +542,43 @@ def test_what_dataverse_cannot_take_is_objected_to(strange: Any, words: str) -> 
 def test_a_voucher_of_more_lines_than_a_batch_takes_is_objected_to() -> None:
     lines = [line("7140", "1.00"), line("2910", "-1.00")] * 501
     assert "has 1,002 lines" in (objection(a_period(), voucher(1, *lines)) or "")
+
+
+@pytest.mark.parametrize(
+    ("declared", "place", "words"),
+    [
+        ({"dimensions": {"cost_centre": "AVDELING"}}, ("dimensions", "cost_centre"), "a column"),
+        ({"dimensions": {"project": "kvitt_text"}}, ("dimensions", "project"), "a column"),
+        ({"accounts": {"travel": "7" * 101}}, ("accounts", "travel"), "101 characters"),
+        ({"comment": "{record}"}, ("comment",), "one text a line"),
+    ],
+)
+def test_what_of_a_mapping_can_never_work_is_named_where_it_stands(
+    declared: Any, place: tuple[str, ...], words: str
+) -> None:
+    [(where, why)] = mapping_objections(Mapping.model_validate(declared))
+    assert where == place
+    assert words in why
+
+
+def test_a_mapping_as_the_page_has_it_is_not_objected_to() -> None:
+    declared = {
+        "dimensions": {"cost_centre": "kvitt_costcentre"},
+        "document_date": "period",
+        "source": "KV",
+    }
+    assert mapping_objections(Mapping.model_validate(declared)) == []
+
+
+def test_a_records_id_that_is_too_long_is_shortened_and_stays_its_own(period: Period) -> None:
+    first, second = (
+        rows(period, voucher(1, line("7140", "0"), record_id=f"{'R' * 100}{end}"))[0][
+            "kvitt_record"
+        ]
+        for end in ("~2", "~3")
+    )
+    assert len(first) == len(second) == 100
+    assert first != second
 
 
 async def test_a_voucher_of_a_thousand_lines_goes_in_one_call(

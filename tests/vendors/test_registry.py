@@ -3,13 +3,18 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.files import read_integrations
 from kvitt.vendors import VENDORS
 from sandbox.processes import CHECKOUT
 from sandbox.vendors.simulators import SIMULATORS
 
-EXAMPLES = sorted((CHECKOUT / "examples").glob("*.yaml"))
+EXAMPLES = sorted(
+    path
+    for path in (CHECKOUT / "examples").glob("*.yaml")
+    if "integrations" in yaml.safe_load(path.read_text())
+)
 
 
 def test_each_vendor_has_a_simulator() -> None:

@@ -40,10 +40,14 @@ def allow() -> None:
 # -- Xledger ---------------------------------------------------------------------------------------
 
 
-def documents() -> dict[str, str]:
+BY_TIME = 'modifiedAt_gte: "2026-11-24T05:00:00"'
+BY_REFERENCE = 'extIdentifier_gte: "KVITT", extIdentifier_lt: "KVITU"'
+
+
+def documents(condition: str = BY_TIME) -> dict[str, str]:
     """Return every GraphQL document of the client: each text of its module that is one."""
     found = {
-        name: text.replace("%s", "2026-11-24T05:00:00")
+        name: text.replace("%s", condition)
         for name, text in vars(client_module).items()
         if isinstance(text, str) and re.match(r"\s*(query|mutation)\b", text)
     }
@@ -63,6 +67,12 @@ def test_each_document_is_valid_whether_one_can_filter_by_reference_or_not(
 ) -> None:
     schema = schema_for(filterable=filterable, errors_carry_reference=True)
     assert validate(schema, parse(documents()[name])) == []
+
+
+@pytest.mark.parametrize("name", documents())
+def test_each_document_may_filter_by_reference_where_the_schema_can(name: str) -> None:
+    schema = schema_for(filterable=True, errors_carry_reference=True)
+    assert validate(schema, parse(documents(BY_REFERENCE)[name])) == []
 
 
 @pytest.mark.parametrize(

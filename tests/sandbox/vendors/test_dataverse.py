@@ -3,6 +3,7 @@
 import asyncio
 import email
 import json
+import re
 from collections.abc import AsyncGenerator
 from decimal import Decimal
 from pathlib import Path
@@ -312,6 +313,12 @@ async def test_decimals_are_kept_to_the_last_digit_of_their_column(club: Club) -
     assert row["kvitt_amount"] == Decimal("1.00")
 
 
+async def test_more_decimals_than_a_column_has_may_be_refused_instead(club: Club) -> None:
+    await club.simulator.settings(excess_decimals="refuse")
+    assert error_of(await club.create(NAME, kvitt_amount=1.005)) == (400, "0x80044330")
+    assert await club.names() == []
+
+
 async def test_a_body_has_to_say_that_it_is_json(club: Club) -> None:
     headers = {**club.headers, "Content-Type": "text/plain"}
     reply = await club.http.patch(f"{club.api}/{at(NAME)}", content="{}", headers=headers)
@@ -333,6 +340,18 @@ async def test_rows_are_filtered_as_odata_says(club: Club) -> None:
     assert len(await club.names("startswith(kvitt_name,'QJMH25R56-')")) == 3
     assert len(await club.names("contains(kvitt_text,'og 1') or kvitt_line eq 3")) == 2
     assert len(await club.names("(kvitt_line eq 1 or kvitt_text eq 'TOG 2')")) == 2
+
+
+@pytest.mark.parametrize(("counts", "found"), [(True, 1), (False, 2)])
+async def test_hyphens_count_where_texts_are_compared_or_not(
+    club: Club,
+    counts: bool,  # noqa: FBT001 - by pytest
+    found: int,
+) -> None:
+    await club.simulator.settings(hyphens_sort=counts)
+    await club.create("AB-2")
+    await club.create("AB1")
+    assert len(await club.names("kvitt_name ge 'AB1'")) == found
 
 
 @pytest.mark.parametrize(
@@ -399,6 +418,24 @@ async def test_a_change_set_with_a_row_that_exists_leaves_nothing(club: Club) ->
     reply = await club.batch([club.creation(NAME), club.creation(OTHER)])
     assert reply.status_code == 412
     assert await club.names() == [OTHER]
+
+
+async def test_the_header_may_count_for_nothing_in_a_change_set(club: Club) -> None:
+    await club.simulator.settings(create_only_in_sets=False)
+    await club.create(OTHER)
+    assert (await club.batch([club.creation(NAME), club.creation(OTHER)])).status_code == 200
+    assert await club.names() == [NAME, OTHER]
+
+
+@pytest.mark.parametrize(("wanted", "status"), [(True, 400), (False, 200)])
+async def test_a_request_in_a_batch_may_have_to_say_how_long_it_is(
+    club: Club,
+    wanted: bool,  # noqa: FBT001 - by pytest
+    status: int,
+) -> None:
+    await club.simulator.settings(wants_content_length=wanted)
+    silent = re.sub(r"Content-Length: \d+\r\n", "", club.creation(NAME))
+    assert (await club.batch([silent])).status_code == status
 
 
 async def test_what_stands_before_a_change_set_that_fails_stays(club: Club) -> None:
