@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from blocks.business_central import BusinessCentral
+from blocks.dataverse import Dataverse
 from blocks.loading import load_block
 from blocks.xledger import Xledger
 
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
     from kvitt.ports import Budget, Vendor
 
-CONNECTIONS: dict[str, type[BusinessCentral | Xledger]] = {
+CONNECTIONS = {
     "business-central": BusinessCentral,
+    "dataverse": Dataverse,
     "xledger": Xledger,
 }
 """A vendor's id, as integrations name it, and the block that opens it."""

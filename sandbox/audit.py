@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from sandbox.vendors.simulators import SIMULATORS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from sandbox.vendors.simulator import Reading
 
 # What identifies a line in the books: voucher (as the record's id, through the books' own
 # reference), date, account, party, amount, dimensions.
@@ -55,8 +59,9 @@ def audit(vendor_url: str, file: Path, mapping: Mapping[str, Any], company: str)
     books = httpx.get(f"{vendor_url}/_sandbox/books", trust_env=False).raise_for_status().json()
     booked = [line for line in books["posted"] if str(line["company"]) == company]
     records = [json.loads(line) for line in file.read_text().splitlines()]
-    expected = Counter(_approved(records, mapping, books["vendor"]))
-    seen = Counter(_booked(line, books["vendor"]) for line in booked)
+    reading = SIMULATORS[books["vendor"]].books
+    expected = Counter(_approved(records, mapping, reading))
+    seen = Counter(_booked(line, reading) for line in booked)
     return Findings(
         lines=len(booked),
         lost=sorted((expected - seen).elements()),
@@ -66,14 +71,13 @@ def audit(vendor_url: str, file: Path, mapping: Mapping[str, Any], company: str)
 
 
 def _approved(
-    records: Iterable[Mapping[str, Any]], mapping: Mapping[str, Any], vendor: str
+    records: Iterable[Mapping[str, Any]], mapping: Mapping[str, Any], books: Reading
 ) -> Iterable[Line]:
     for record in records:
         for line in record["lines"]:
             party = line.get("party") or ""
             account = str(mapping["accounts"].get(line["account"], line["account"]))
-            # Business Central books a vendor's line on the vendor; its ledger account follows.
-            by_party = bool(party) and vendor == "business-central"
+            by_party = bool(party) and books.on_party
             yield (
                 record["voucher_date"],
                 party if by_party else account,
@@ -87,16 +91,15 @@ def _approved(
             )
 
 
-def _booked(line: Mapping[str, Any], vendor: str) -> Line:
-    central = vendor == "business-central"
+def _booked(line: Mapping[str, Any], books: Reading) -> Line:
     return (
         line["date"],
         line["account"],
-        "" if central else line["party"] or "",
+        "" if books.on_party else line["party"] or "",
         _plain(line["amount"]),
         line["text"],
         _dimensions(line["dimensions"]),
-        (line["reference"] if central else line["invoice"]) or "",
+        line[books.record] or "",
     )
 
 

@@ -21,7 +21,7 @@ from kvitt.vendors import VENDORS
 from sandbox import claims
 from sandbox.processes import CHECKOUT, Home
 from sandbox.supabase import Supabase
-from sandbox.vendors import setup
+from sandbox.vendors.simulators import SIMULATORS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -39,19 +39,6 @@ ACCOUNTS = {
     "owed-to-staff": "2910",
     "owed-to-suppliers": "2400",
 }
-DIMENSIONS = {
-    "xledger": {"cost_centre": "glObject1", "project": "glObject2"},
-    "business-central": {"cost_centre": "AVDELING", "project": "PROSJEKT"},
-}
-# Limits that are not what is measured.
-_UNBOUNDED = {
-    "xledger": {
-        "burst_requests": 10**9,
-        "monthly_allowance": 10**9,
-        "posting_interval_seconds": 0,
-    },
-    "business-central": {"quota": 10**9},
-}
 _AT_ONCE = 1000
 
 
@@ -64,15 +51,12 @@ class Ground:
 
     def books(self, vendor: str, name: str, **settings: Any) -> Books:
         """Start a vendor's simulator with empty books of that name, and these settings."""
-        module = vendor.replace("-", "_")
+        kind = SIMULATORS[vendor]
         file = self.home.path / f"{name}.db"
-        command = [sys.executable, "-m", f"sandbox.vendors.{module}", "--books", str(file)]
+        command = [sys.executable, "-m", kind.module, "--books", str(file)]
         url = self.home.serve(name, command).url
-        wishes = {
-            "xledger": setup.XLEDGER,
-            "business-central": setup.BUSINESS_CENTRAL,
-        }[vendor]
-        told = {**wishes, "settings": {**_UNBOUNDED[vendor], **settings}}
+        # Limits are not what is measured.
+        told = {**kind.seed, "settings": {**kind.unlimited, **settings}}
         httpx.post(f"{url}/_sandbox/setup", json=told, trust_env=False).raise_for_status()
         return Books(vendor=vendor, url=url)
 
@@ -94,7 +78,7 @@ class Ground:
             "time_zone": "Europe/Oslo",
             "first_period": datetime.now(UTC).isoformat(),
             "book_currency": "NOK",
-            "mapping": {"accounts": ACCOUNTS, "dimensions": DIMENSIONS[vendor]},
+            "mapping": {"accounts": ACCOUNTS, "dimensions": {**SIMULATORS[vendor].dimensions}},
             "limits": {"page_records": 5000, **limits},
         }
         self._do("select kvitt.save_integration(%s)", Jsonb(told))
@@ -133,28 +117,20 @@ def running(name: str) -> Generator[Ground]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Books:
-    """A vendor that runs, with one company in it that is ours."""
+    """A vendor that runs, with one company in it that is ours: the cast's first."""
 
     vendor: str
     url: str
 
     def open(self, timeouts: Timeouts) -> Client:
         """Return a client of the company."""
-        kind = VENDORS[self.vendor]
-        return kind.client(kind.settings.model_validate(self._settings()), timeouts)
+        kind, told = VENDORS[self.vendor], SIMULATORS[self.vendor].connect(self.url, self.company)
+        return kind.client(kind.settings.model_validate(told), timeouts)
 
-    def _settings(self) -> dict[str, Any]:
-        if self.vendor == "xledger":
-            return {"token": setup.THEATRE_TOKEN, "api_url": f"{self.url}/graphql"}
-        return {
-            "tenant_id": setup.TENANT,
-            "environment": setup.ENVIRONMENT,
-            "company_id": setup.CLUB,
-            "client_id": setup.CLIENT_ID,
-            "client_secret": setup.CLIENT_SECRET,
-            "api_url": self.url,
-            "login_url": self.url,
-        }
+    @property
+    def company(self) -> str:
+        """Its name in the vendor's books."""
+        return SIMULATORS[self.vendor].cast_company
 
 
 def _numbered(records: Iterator[dict[str, Any]], due: datetime) -> Iterator[dict[str, Any]]:

@@ -116,8 +116,9 @@ class Mapping(Part):
     """How the app's words become the accounting system's. A word that is not listed stays itself.
 
     `dimensions` names the vendor's dimension (Business Central: its code; Xledger: the slot, like
-    glObject1, or project) for each dimension of the app, `values` has a list of values for each of
-    them. A word that is missing in a list that `strict` names sets its voucher aside.
+    glObject1, or project; Dataverse: the column) for each dimension of the app, `values` has a list
+    of values for each of them. A word that is missing in a list that `strict` names sets its
+    voucher aside.
     `posting_date` and `document_date` are the voucher's own date, or the day on which the period is
     due in the integration's time zone. Vouchers of `closed_until` or before are posted on that day
     in any case. `rounding` is the one rule that is applied when records are added.

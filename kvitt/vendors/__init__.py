@@ -1,7 +1,7 @@
 """The accounting systems that kvitt knows.
 
-A new one is a file here with its settings and its client, and a line in `VENDORS`. Beside that it
-wants a Prefect block, a page in docs/vendors, and to pass the tests in tests/vendors.
+A new one is a file here with its settings and its client, and a line in `VENDORS`; what it wants
+beside that, docs/vendors/adding.md lists.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from kvitt.ports import Vendor
-from kvitt.vendors import business_central, xledger
+from kvitt.vendors import business_central, dataverse, xledger
 from kvitt.vendors.business_central import BusinessCentral, BusinessCentralSettings
+from kvitt.vendors.dataverse import Dataverse, DataverseSettings
 from kvitt.vendors.xledger import Xledger, XledgerSettings
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ VENDORS: Mapping[str, Kind[Any]] = {
         business_central.rows,
         business_central.objection,
         business_central.mapping_objections,
+    ),
+    "dataverse": Kind(
+        DataverseSettings,
+        Dataverse,
+        dataverse.rows,
+        dataverse.objection,
+        dataverse.mapping_objections,
     ),
     "xledger": Kind(
         XledgerSettings,

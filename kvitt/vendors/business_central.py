@@ -18,24 +18,25 @@ import asyncio
 import re
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
 from http import HTTPStatus
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
 from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.ports import Habits
-from kvitt.vendors import exact_json
+from kvitt.vendors import exact_json, odata
+from kvitt.vendors.entra import Entra, EntraSettings
 from kvitt.vendors.http import (
     PATIENCE,
     Address,
@@ -45,10 +46,8 @@ from kvitt.vendors.http import (
     Http,
     Patience,
     Purpose,
-    Secret,
-    Unauthorised,
-    retry_after,
 )
+from kvitt.vendors.odata import Page
 from kvitt.vendors.references import (
     LAST_SEQUENCE,
     Tally,
@@ -92,7 +91,6 @@ _CONTENT_CODES = ("Application_", "Internal_InvalidTableRelation")
 _CLOSED_DAY = "allowed posting date"
 _SET_UP_WORDS = ("permission", "license", _CLOSED_DAY, "no. series")
 _SERVER_ERROR = 500
-_TOKEN_MARGIN = 60.0
 # How to look at a company's set-up: "no date" as the API writes it, codeunit 250, our own journal.
 _NO_DATE = date(1, 1, 1)
 _POSTING_JOB = 250
@@ -100,22 +98,16 @@ _TRIAL, _TRIAL_NAME = "KVITTTRIAL", "kvitt: a trial, may be deleted"
 _TRIALS = 3
 
 
-class BusinessCentralSettings(BaseModel):
+class BusinessCentralSettings(EntraSettings):
     """One company, and the app registration that may write into it.
 
     The app has the permission API.ReadWrite.All in Entra, and is registered in Business Central
     as well.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    tenant_id: str = Field(pattern=r"^[A-Za-z0-9.-]+$")
     environment: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     company_id: UUID
-    client_id: str
-    client_secret: Secret
     api_url: Address = "https://api.businesscentral.dynamics.com"
-    login_url: Address = "https://login.microsoftonline.com"
     scope: str = "https://api.businesscentral.dynamics.com/.default"
 
 
@@ -184,11 +176,6 @@ class _TriedLine(_NamedLine):
     balancing_account_number: str
 
 
-class _Page(_Reply, Generic[R]):
-    value: list[R]
-    next_link: str | None = Field(default=None, alias="@odata.nextLink")
-
-
 class _Response(_Reply):
     id: str
     status: int
@@ -197,19 +184,6 @@ class _Response(_Reply):
 
 class _Batch(_Reply):
     responses: list[_Response]
-
-
-class _NewToken(BaseModel):
-    access_token: Secret
-    expires_in: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Token:
-    """An access token, and until when it is used by our monotonic clock."""
-
-    secret: SecretStr
-    until: float
 
 
 class _Taken(Uncertain):
@@ -252,12 +226,10 @@ class BusinessCentral:
             at_once=self.habits.at_once,
             allowance=self.habits.allowance,
         )
-        self._clock = clock
-        self._token: _Token | None = None
+        self._entra = Entra(settings, settings.scope, self._http, clock=clock)
         self._journals: dict[str, UUID] = {}  # by code, those that we know to exist
         self._defaulting: set[str] = set()  # the accounts that give lines dimensions
         self._founding = asyncio.Lock()  # held by who may have to create a journal
-        self._renewing = asyncio.Lock()
         self._root = f"{settings.api_url}/v2.0/{settings.tenant_id}/{settings.environment}/api/v2.0"
         self._company = f"companies({settings.company_id})"
 
@@ -435,7 +407,7 @@ class BusinessCentral:
             ),
             guard=guard,
         )
-        journal = await self._ask(call, _reader(_Journal), lines=lines)
+        journal = await self._ask(call, odata.reader(_Journal), lines=lines)
         self._journals[code] = journal.id
         return journal.id
 
@@ -549,13 +521,13 @@ class BusinessCentral:
 
         After a failure all of them are rolled back, though those before it still say 201.
         """
-        responses = _read(_Batch, reply).responses
+        responses = odata.read(_Batch, reply).responses
         for response in responses:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - 2xx
                 # Each operation's id begins with the number of its line.
                 number = response.id.partition("-")[0]
                 blamed = [line for line in lines if str(line["lineNumber"]) == number]
-                complaint = _complaint(response.status, response.body)
+                complaint = odata.complaint(response.status, response.body)
                 raise self._verdict(call, complaint, blamed or lines)
         if len(responses) != sent:
             raise self._http.lost(call, f"{len(responses)} answers to {sent} operations")
@@ -618,7 +590,7 @@ class BusinessCentral:
             method="GET",
             url=f"{self._root}/companies?$top=1&$select=id",
         )
-        await self._ask(call, _reader(_Page[_Journal]))
+        await self._ask(call, odata.reader(Page[_Journal]))
 
     async def refused_lines(self, period: Period) -> Mapping[int, str]:
         """Return nothing: what Business Central takes, it keeps until it is told to post."""
@@ -710,7 +682,7 @@ class BusinessCentral:
             reply = await self._try("create a trial journal", "POST", "journals", body)
         except _Taken:
             return None
-        return _read(_Journal, reply).id
+        return odata.read(_Journal, reply).id
 
     async def _tried_lines(self, journal: UUID) -> list[_TriedLine] | None:
         """Return the lines of a trial journal; None where somebody has deleted it meanwhile."""
@@ -883,19 +855,13 @@ class BusinessCentral:
         url = (
             f"{self._root}/{self._company}/{path}?{urlencode(options, safe='$,', quote_via=quote)}"
         )
-        read = _reader(_Page[row])
-        while url:
-            call = Call(what=what, purpose=purpose, method="GET", url=url)
-            page = await self._ask(call, read)
-            for each in page.value:
-                yield each
-            url = self._next(call, page.next_link)
+        call = Call(what=what, purpose=purpose, method="GET", url=url)
 
-    def _next(self, call: Call, link: str | None) -> str | None:
-        """Return where the next page is. Our token goes there: it must not lead elsewhere."""
-        if link is not None and not link.startswith(f"{self._root}/"):
-            raise self._http.refused(call, "its next page lies on another host")
-        return link
+        async def ask(page: Call) -> Page[R]:
+            return await self._ask(page, odata.reader(Page[row]))
+
+        async for each in odata.rows(self._http, ask, call, below=self._root):
+            yield each
 
     # -- questions to a company, see kvitt/vendors/facts -------------------------------------------
 
@@ -927,7 +893,7 @@ class BusinessCentral:
         )
 
         def read(reply: httpx.Response) -> tuple[int, Json]:
-            verdict = self._http.verdict(call, _complaint_of(reply))
+            verdict = self._http.verdict(call, odata.complaint_of(reply))
             telling = isinstance(verdict, Declined) and reply.status_code != HTTPStatus.FORBIDDEN
             if not (reply.is_success or telling):
                 raise verdict
@@ -949,7 +915,7 @@ class BusinessCentral:
         lines: Sequence[Json] = (),
         whatever: bool = False,
     ) -> T:
-        """Make a call with a token, and once more with a fresh one if it is no longer valid.
+        """Make a call, and return what `read` makes of its reply.
 
         `lines` are those that the call brings; a refusal of what they hold names their vouchers.
         `whatever`: a reply that is no success is for `read`, too.
@@ -958,22 +924,10 @@ class BusinessCentral:
         def judge(reply: httpx.Response) -> T:
             if whatever or reply.is_success:
                 return read(reply)
-            raise self._verdict(call, _complaint_of(reply), lines)
+            raise self._verdict(call, odata.complaint_of(reply), lines)
 
-        token = await self._access_token()
-        try:
-            return await self._ask_once(call, judge, token)
-        except Unauthorised:
-            fresh = await self._access_token(instead_of=token)
-            return await self._ask_once(call, judge, fresh)
-
-    async def _ask_once(self, call: Call, judge: Callable[[httpx.Response], T], token: _Token) -> T:
-        headers = {
-            "Authorization": f"Bearer {self._http.conceal(token.secret)}",
-            "Content-Type": "application/json",
-            **call.headers,
-        }
-        return await self._http.ask(replace(call, headers=headers), judge)
+        headers = {"Content-Type": "application/json", **call.headers}
+        return await self._entra.ask(replace(call, headers=headers), judge)
 
     def _verdict(self, call: Call, complaint: Complaint, lines: Sequence[Json]) -> VendorError:
         """Return what a complaint means. A key that exists already says: this was here before.
@@ -992,39 +946,6 @@ class BusinessCentral:
             return error
         culprits = _sequences(_blamed(lines, complaint.message))
         return self._http.declined(call, complaint, culprits=culprits, of_content=True)
-
-    async def _access_token(self, *, instead_of: _Token | None = None) -> _Token:
-        """Return a token that is valid still; several calls at a time share one renewal."""
-        async with self._renewing:
-            token = self._token
-            if token is None or token is instead_of or self._clock() >= token.until:
-                token = self._token = await self._new_token()
-            return token
-
-    async def _new_token(self) -> _Token:
-        settings, asked = self._settings, self._clock()
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": settings.client_id,
-            "client_secret": self._http.conceal(settings.client_secret),
-            "scope": settings.scope,
-        }
-        call = Call(
-            what="give an access token",
-            purpose=Purpose.TOKEN,
-            method="POST",
-            url=f"{settings.login_url}/{settings.tenant_id}/oauth2/v2.0/token",
-            headers={"Content-Type": "application/x-www-form-urlencoded"},
-            content=urlencode(form),
-        )
-
-        def judge(reply: httpx.Response) -> _NewToken:
-            if reply.is_success:
-                return _NewToken.model_validate(exact_json.loads(reply.content))
-            raise self._http.verdict(call, _complaint_of(reply))
-
-        new = await self._http.ask(call, judge)
-        return _Token(secret=new.access_token, until=asked + new.expires_in - _TOKEN_MARGIN)
 
 
 # -- what a voucher becomes ------------------------------------------------------------------------
@@ -1307,37 +1228,3 @@ def _accounts_named(message: str) -> list[str]:
         r"(?:(?<!Line )(?<!Document )No\.\s*=?|Account|Vendor)\s*'?([\w-]*\d[\w-]*)", message
     )
     return list(dict.fromkeys(each.upper() for each in found))[:_MOST_ACCOUNTS]
-
-
-# -- replies ---------------------------------------------------------------------------------------
-
-
-def _read(model: type[R], reply: httpx.Response) -> R:
-    """Return a reply's content. Raises ValueError where it is not what the model says."""
-    return model.model_validate(exact_json.loads(reply.content))
-
-
-def _reader(model: type[R]) -> Callable[[httpx.Response], R]:
-    return lambda reply: _read(model, reply)
-
-
-def _complaint_of(reply: httpx.Response) -> Complaint:
-    try:
-        said = exact_json.loads(reply.content)
-    except ValueError:
-        said = reply.text  # a gateway's page, not Business Central's own words
-    return replace(_complaint(reply.status_code, said), retry_after=retry_after(reply))
-
-
-def _complaint(status: int, said: Any) -> Complaint:
-    """Read an error: Business Central's is an object, Entra's a word with a description beside."""
-    match said:
-        case {"error": {"code": str(code), "message": str(message)}}:
-            words = message.partition("CorrelationId")[0]
-            return Complaint(status=status, code=code, message=message, words=words)
-        case {"error": str(code), **further}:
-            return Complaint(
-                status=status, code=code, message=str(further.get("error_description", ""))
-            )
-        case _:
-            return Complaint(status=status, message=str(said or ""))

@@ -1,6 +1,7 @@
 """What a voucher is called in a vendor's books, and how it is found again by that name.
 
-A voucher is `<period's reference>-<sequence>`: nine characters, a hyphen, six digits. All of them
+A voucher is `<period's reference>-<sequence>`: nine characters, a hyphen, six digits. Where a
+vendor keeps lines and no vouchers, each line adds its number: a hyphen, four digits. All of them
 are equally long and in upper case, so that they sort by sequence and survive fields of codes.
 """
 
@@ -56,6 +57,16 @@ def record_in(voucher: Voucher, most: int) -> str:
         return record
     digest = hashlib.sha256(record.encode()).hexdigest()[:_DIGEST]
     return f"{record[: most - _DIGEST - 1]}-{digest}"
+
+
+def line_reference_to(period: Period, sequence: int, number: int) -> str:
+    """Name a line of a voucher, in 21 characters up to line 9,999."""
+    return f"{reference_to(period, sequence)}-{number:04d}"
+
+
+def sequence_in_line(period: Period, name: str | None) -> int | None:
+    """Return which voucher of a period a line's name means; None for everybody else's names."""
+    return sequence_in(period, (name or "").strip().rpartition("-")[0])
 
 
 class Tally:

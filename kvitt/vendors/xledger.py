@@ -46,9 +46,10 @@ from kvitt.vendors.http import (
 from kvitt.vendors.references import (
     LAST_SEQUENCE,
     Tally,
+    line_reference_to,
     record_in,
     reference_to,
-    sequence_in,
+    sequence_in_line,
 )
 
 if TYPE_CHECKING:
@@ -492,7 +493,7 @@ class Xledger:
             what, condition = "show changed lines", changed_since(period.due_at)
         table = _Table(Tally(first, last))
         async for row in self._rows(what, document % condition, _Read[_Row]):
-            sequence = _sequence_in(period, row.ext_identifier)
+            sequence = sequence_in_line(period, row.ext_identifier)
             if sequence is not None and first <= sequence <= last:
                 table.add(sequence, row)
         return table
@@ -683,7 +684,7 @@ class Xledger:
             sequence
             for error in errors
             for each in _blamed(inputs, error)
-            if period and (sequence := _sequence_in(period, each["clientId"])) is not None
+            if period and (sequence := sequence_in_line(period, each["clientId"])) is not None
         }
         of_content = bool(inputs) and _of_content(errors[0])
         return self._http.declined(call, complaint, culprits=culprits, of_content=of_content)
@@ -755,7 +756,7 @@ def mapping_objections(mapping: Declaration) -> list[tuple[Path, str]]:
 
 def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
     """Return a line as the mutation takes it; amounts are decimal strings."""
-    name = f"{reference_to(period, voucher.sequence)}-{line.number:04d}"
+    name = line_reference_to(period, voucher.sequence, line.number)
     node: Json = {
         "extIdentifier": name,
         "trRegNumber": voucher.number,
@@ -788,11 +789,6 @@ def _rate(voucher: Voucher) -> str | None:
     """
     booked, amount = voucher.totals.booked, debit(line.amount for line in voucher.lines)
     return None if booked == amount else format(booked / amount, ".8f")
-
-
-def _sequence_in(period: Period, name: str | None) -> int | None:
-    """Return which voucher of a period a line's name belongs to; None for everybody else's."""
-    return sequence_in(period, (name or "").strip().rpartition("-")[0])
 
 
 # -- what is read back -----------------------------------------------------------------------------
@@ -841,7 +837,7 @@ async def _by_voucher(
 def _owner_of(name: str | None, by_reference: Mapping[str, Period]) -> tuple[Period, int] | None:
     """Return which period and voucher a line's name belongs to; None for everybody else's."""
     period = by_reference.get((name or "").strip().upper().partition("-")[0])
-    sequence = None if period is None else _sequence_in(period, name)
+    sequence = None if period is None else sequence_in_line(period, name)
     return None if period is None or sequence is None else (period, sequence)
 
 

@@ -1,4 +1,4 @@
-"""Two made-up Norwegian organisations, as both simulators know them: the tests' and demo's cast.
+"""Two made-up Norwegian organisations, as the simulators know them: the tests' and demo's cast.
 
 Account numbers follow the Norwegian standard chart (NS 4102). An employee who lays out money is a
 supplier, in Business Central a vendor and in Xledger a subledger.

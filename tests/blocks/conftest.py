@@ -1,4 +1,4 @@
-"""Both vendors, running."""
+"""The vendors, running."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def vendor_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 @pytest.fixture(scope="module")
 def vendor_bc(vendor_home: Home) -> Process:
     return serve(vendor_home, "business_central")
+
+
+@pytest.fixture(scope="module")
+def vendor_dv(vendor_home: Home) -> Process:
+    return serve(vendor_home, "dataverse")
 
 
 @pytest.fixture(scope="module")

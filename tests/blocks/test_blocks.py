@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
-from blocks import BusinessCentral, SupabaseProject, TaskResults, Xledger
+import blocks
+from blocks import BusinessCentral, Dataverse, SupabaseProject, TaskResults, Xledger
+from blocks.vendors import CONNECTIONS
 from kvitt.domain.errors import LedgerRefused, LedgerUnavailable, VendorError
+from kvitt.vendors import VENDORS
 from sandbox.processes import free_port
 from sandbox.vendors import setup
+from sandbox.vendors.simulators import SIMULATORS
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
@@ -25,7 +29,7 @@ class TestPrefectsOwnTests(BlockStandardTestSuite):
     # Prefect's UI loads a logo from a public address; we own none.
     test_has_a_valid_image = None
 
-    @pytest.fixture(params=[BusinessCentral, SupabaseProject, TaskResults, Xledger])
+    @pytest.fixture(params=[SupabaseProject, TaskResults, *CONNECTIONS.values()])
     def block(self, request: pytest.FixtureRequest) -> type[Block]:
         return request.param
 
@@ -40,6 +44,16 @@ def business_central(url: str, secret: str = setup.CLIENT_SECRET) -> BusinessCen
         api_url=url,
         login_url=url,
     )
+
+
+def dataverse(url: str, secret: str = setup.CLIENT_SECRET) -> Dataverse:
+    told = SIMULATORS["dataverse"].connect(url, "fjordby")
+    return Dataverse(**{**told, "client_secret": secret})
+
+
+def test_each_vendor_has_a_block_that_can_be_registered_with_the_others() -> None:
+    assert set(CONNECTIONS) == set(VENDORS)
+    assert set(CONNECTIONS.values()) <= {getattr(blocks, name) for name in blocks.__all__}
 
 
 async def test_a_supabase_project_says_that_it_answers(supabase: Supabase) -> None:
@@ -76,6 +90,24 @@ async def test_business_central_with_a_wrong_secret_is_refused(vendor_bc: Proces
     assert SECRET not in str(refused.value)
 
 
+async def test_dataverse_says_that_the_table_answers(vendor_dv: Process) -> None:
+    said = await dataverse(vendor_dv.url).check()
+    assert said == f"table kvitt_journalline in {vendor_dv.url}/fjordby answers"
+
+
+async def test_dataverse_with_another_table_says_that_it_is_not_there(vendor_dv: Process) -> None:
+    block = dataverse(vendor_dv.url)
+    block.entity_set = "contoso_lines"
+    with pytest.raises(VendorError, match="contoso_lines"):
+        await block.check()
+
+
+async def test_dataverse_with_a_wrong_secret_is_refused(vendor_dv: Process) -> None:
+    with pytest.raises(VendorError) as refused:
+        await dataverse(vendor_dv.url, SECRET).check()
+    assert SECRET not in str(refused.value)
+
+
 async def test_xledger_says_that_it_answers(vendor_xl: Process) -> None:
     block = Xledger(token=setup.THEATRE_TOKEN, api_url=f"{vendor_xl.url}/graphql")
     assert "answers" in await block.check()
@@ -88,12 +120,18 @@ async def test_xledger_with_a_wrong_token_is_refused(vendor_xl: Process) -> None
     assert SECRET not in str(refused.value)
 
 
-@pytest.mark.parametrize("kind", [BusinessCentral, SupabaseProject, Xledger])
+@pytest.mark.parametrize("kind", [BusinessCentral, Dataverse, SupabaseProject, Xledger])
 def test_secrets_do_not_show_in_a_block(kind: type[Block]) -> None:
     secret = {
         BusinessCentral: {
             "tenant_id": "t",
             "company_id": "c",
+            "client_id": "i",
+            "client_secret": SECRET,
+        },
+        Dataverse: {
+            "tenant_id": "t",
+            "api_url": "https://contoso.crm4.dynamics.com",
             "client_id": "i",
             "client_secret": SECRET,
         },

@@ -2,7 +2,8 @@
 
 It knows what a finance person knows who was given the records and the rule by which lines are
 named: `<four characters for the integration><five base-36 digits: minutes since 2020>-<place of
-the record in its period>`, and at Xledger `-<line>` behind it.
+the record in its period>`, and where a vendor keeps lines only, `-<line>` behind it. How a vendor's
+books are to be read, its simulator says.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from sandbox.vendors.simulators import SIMULATORS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from sandbox.vendors.simulator import Simulator
 
 Line = tuple[str, ...]
 Voucher = Counter[Line]
@@ -28,10 +33,6 @@ ACCOUNTS = {
     "input-vat": "2710",
     "owed-to-staff": "2910",
     "owed-to-suppliers": "2400",
-}
-DIMENSIONS = {
-    "xledger": {"cost_centre": "glObject1", "project": "glObject2"},
-    "business-central": {"cost_centre": "AVDELING", "project": "PROSJEKT"},
 }
 _MINUTES_FROM = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -74,7 +75,7 @@ def audit(
     None stands in the place of a record that was set aside: nothing of it may be in the books. Only
     what is posted counts as booked, unless lines that are still staged are to count as well.
     """
-    vendor = books["vendor"]
+    vendor = SIMULATORS[books["vendor"]]
     booked = [line for line in books["posted"] if line["company"] == company]
     waiting = [line for line in books["staged"] if line["company"] == company]
     if staged:
@@ -99,7 +100,7 @@ def reordered(books: Mapping[str, Any], company: str) -> int:
     latest, count = "", 0
     for line in books["posted"]:
         if line["company"] == company:
-            period, _ = _place(_name(line, books["vendor"]))
+            period, _ = _place(_name(line, SIMULATORS[books["vendor"]]))
             count += period < latest
             latest = max(latest, period)
     return count
@@ -125,7 +126,7 @@ def _times(voucher: Voucher, times: int) -> Voucher:
 def _name_the_strangers(
     lines: Voucher,
     batches: Mapping[datetime, Sequence[Mapping[str, Any] | None]],
-    vendor: str,
+    vendor: Simulator,
     findings: Findings,
 ) -> None:
     """Lines of a name that no record has: of another period, or of nobody."""
@@ -141,9 +142,8 @@ def _name_the_strangers(
     findings.orphans += lines.total() - ours
 
 
-def _name(line: Mapping[str, Any], vendor: str) -> str:
-    name = line["reference"] if vendor == "xledger" else line["document"]
-    return str(name or "")
+def _name(line: Mapping[str, Any], vendor: Simulator) -> str:
+    return str(line[vendor.books.named] or "")
 
 
 def _place(name: str) -> tuple[str, int]:
@@ -161,34 +161,33 @@ def _minutes(due: datetime) -> str:
     return digits.rjust(5, "0")
 
 
-def _approved(record: Mapping[str, Any], vendor: str) -> Iterable[Line]:
+def _approved(record: Mapping[str, Any], vendor: Simulator) -> Iterable[Line]:
     for line in record["lines"]:
         party = line.get("party") or ""
-        # Business Central books a party's line on the party; its ledger account follows.
-        on_party = bool(party) and vendor == "business-central"
+        on_party = bool(party) and vendor.books.on_party
         yield (
             record["voucher_date"],
             party if on_party else ACCOUNTS[line["account"]],
             "" if on_party else party,
             _plain(line.get("book_amount") or line["amount"]),
-            _dimensions({DIMENSIONS[vendor][k]: v for k, v in line.get("dimensions", {}).items()}),
-            record["id"] if vendor == "business-central" else "",
+            _dimensions({vendor.dimensions[k]: v for k, v in line.get("dimensions", {}).items()}),
+            record["id"] if vendor.books.record else "",
         )
 
 
-def _booked(line: Mapping[str, Any], vendor: str) -> Line:
-    central = vendor == "business-central"
+def _booked(line: Mapping[str, Any], vendor: Simulator) -> Line:
+    books = vendor.books
     return (
         line["date"],
         line["account"],
-        "" if central else line["party"] or "",
+        "" if books.on_party else line["party"] or "",
         _plain(line["amount"]),
         _dimensions(line["dimensions"]),
-        line["reference"] if central else "",
+        line[books.record] if books.record else "",
     )
 
 
-def _unbalanced(booked: Iterable[Mapping[str, Any]], vendor: str) -> int:
+def _unbalanced(booked: Iterable[Mapping[str, Any]], vendor: Simulator) -> int:
     """Count the vouchers, by name, that do not sum to 0."""
     sums: defaultdict[tuple[str, int], Decimal] = defaultdict(Decimal)
     for line in booked:

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sandbox.vendors.simulators import SIMULATORS
 from tests.crash import ground, plan
 from tests.crash.faults import FAULTS, KNOWN
 from tests.crash.matrix import PROMISES, Matrix, Tally
@@ -47,7 +48,7 @@ class Options:
     @property
     def vendors(self) -> list[str]:
         """Which vendors the trials are for."""
-        return [self.vendor] if self.vendor else list(ground.VENDORS)
+        return [self.vendor] if self.vendor else sorted(SIMULATORS)
 
     @property
     def faults(self) -> list[Fault]:
@@ -126,7 +127,7 @@ def _options() -> Options:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--trials", type=int, default=Options.trials)
     parser.add_argument("--seed", type=int, default=Options.seed)
-    parser.add_argument("--vendor", choices=list(ground.VENDORS))
+    parser.add_argument("--vendor", choices=sorted(SIMULATORS))
     parser.add_argument(
         "--settle", type=float, default=Options.settle, help="seconds; 0 is no protection"
     )

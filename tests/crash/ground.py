@@ -24,7 +24,7 @@ from kvitt.ledger.migrate import migrate, read_migrations
 from sandbox.prefect_server import PrefectServer
 from sandbox.processes import CHECKOUT, Home
 from sandbox.supabase import Supabase
-from sandbox.vendors import setup
+from sandbox.vendors.simulators import SIMULATORS
 from tests.crash.points import SocketWire
 from tests.crash.stage import Ground
 
@@ -33,17 +33,7 @@ if TYPE_CHECKING:
 
     from sandbox.processes import Process
 
-VENDORS = {"xledger": setup.XLEDGER, "business-central": setup.BUSINESS_CENTRAL}
 _DOWN = 0.5
-_GENEROUS: dict[str, dict[str, Any]] = {
-    "xledger": {
-        "burst_requests": 1_000_000,
-        "monthly_allowance": 1_000_000,
-        # As far below the gap between two looks as a job's moment is below minutes.
-        "transit_seconds": 0.05,
-    },
-    "business-central": {"quota": 1_000_000},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +178,11 @@ class Parts:
         return str(file)
 
     def _simulator(self, number: int, vendor: str) -> Process:
-        name, module = f"{vendor}-{number}", vendor.replace("-", "_")
+        name, kind = f"{vendor}-{number}", SIMULATORS[vendor]
         books = self.home.path / f"{name}.db"
-        command = [sys.executable, "-m", f"sandbox.vendors.{module}", "--books", str(books)]
+        command = [sys.executable, "-m", kind.module, "--books", str(books)]
         simulator = self.home.serve(name, command)
-        wish = {"settings": _GENEROUS[vendor]}
+        wish = {"settings": {**kind.unlimited}}
         url = f"{simulator.url}/_sandbox/setup"
         httpx.post(url, json=wish, trust_env=False).raise_for_status()
         return simulator

@@ -28,11 +28,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sandbox.vendors.simulators import SIMULATORS
 from tests.crash import crowd, exporter, rush
 from tests.crash.faults import KNOWN, Point
 from tests.crash.points import SocketWire
 from tests.crash.run import Child, Hands, Keeper, Strike
-from tests.crash.stage import Database, Ground, Simulator, Stage, company_of, job_of
+from tests.crash.stage import Database, Ground, Simulator, Stage, job_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +139,7 @@ class Lane:
             ground=self.ground,
             database=self.database,
             simulator=self.simulator,
-            company=company_of(self.ground.vendor, number),
+            company=SIMULATORS[self.ground.vendor].company_of(number),
         )
 
     def _set_up(self, stage: Stage, trial: Trial) -> None:
@@ -148,8 +149,8 @@ class Lane:
             chunk_lines=_CHUNK_LINES,
             fitted=not trial.first,
         )
-        if self.ground.vendor == "xledger":
-            stage.open_books(posting_interval_seconds=0.1 if trial.posting else 0)
+        if posting := SIMULATORS[self.ground.vendor].posting:
+            stage.open_books(**posting[trial.posting])
         if trial.way == "prefect":
             self._let(exporter.connect, stage)
             if any(KNOWN[name].needs_deployment for _, name in trial.strikes):

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
+from sandbox.vendors.simulators import SIMULATORS
 from tests.crash.faults import KNOWN, Point
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def scenarios(vendors: Sequence[str], *, quick: bool) -> list[Scenario]:
 
 def _scenarios_of(vendor: str) -> list[Scenario]:
     own = partial(Scenario, vendor=vendor)
-    posts_by_itself = vendor == "xledger"
+    posts_by_itself = bool(SIMULATORS[vendor].posting)
     return [
         own(),
         own(way="prefect"),

@@ -11,7 +11,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import httpx
 import psycopg
@@ -19,12 +18,13 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from sandbox import claims
-from sandbox.vendors import setup
-from tests.crash.auditor import ACCOUNTS, DIMENSIONS, Findings, audit, reordered
+from sandbox.vendors.simulators import SIMULATORS
+from tests.crash.auditor import ACCOUNTS, Findings, audit, reordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sandbox.vendors import simulator as vendors
     from tests.crash.exporter import Job
 
 _PATIENCE = 60
@@ -111,6 +111,10 @@ class Stage:
     company: str
     batches: dict[datetime, Sequence[dict[str, Any]]] = field(default_factory=dict)
 
+    @property
+    def _kind(self) -> vendors.Simulator:
+        return SIMULATORS[self.ground.vendor]
+
     def set_up(self, *, vouchers: int, seed: int, chunk_lines: int, fitted: bool = True) -> None:
         """Save the integration with one period that is due, its records and its company."""
         due = datetime.now(UTC).replace(second=0, microsecond=0) - _MINUTE
@@ -121,8 +125,7 @@ class Stage:
 
     def open_books(self, **settings: Any) -> None:
         """Open the company at the vendor, and change settings of the vendor's."""
-        make = {"xledger": _xledger, "business-central": _business_central}
-        wish = make[self.ground.vendor](self.company)
+        wish = self._kind.found(self.company)
         self.simulator.ask("POST", "setup", {**wish, "settings": settings})
 
     def save_integration(
@@ -151,7 +154,7 @@ class Stage:
             "time_zone": "Europe/Oslo",
             "first_period": datetime.now(UTC).isoformat(),
             "book_currency": "NOK",
-            "mapping": {"accounts": ACCOUNTS, "dimensions": DIMENSIONS[ground.vendor]},
+            "mapping": {"accounts": ACCOUNTS, "dimensions": {**self._kind.dimensions}},
             "limits": limits,
             "timeouts": {"read": 10, "connect": 5, "function": 15},
         }
@@ -172,7 +175,7 @@ class Stage:
         A seed gives the same ones to each integration of a vendor, so that points stay comparable.
         """
         vendor = self.ground.vendor
-        who = claims.Organisation(integration=vendor, foreign=vendor == "xledger")
+        who = claims.Organisation(integration=vendor, foreign=self._kind.original_currency)
         made = claims.approved(who, count, before=before, seed=seed)
         return [{**record, "integration": self.id} for record in made]
 
@@ -251,17 +254,7 @@ class Stage:
 
     def settings(self) -> dict[str, Any]:
         """Return what the vendor's client is to be told."""
-        if self.ground.vendor == "xledger":
-            return {"token": _token(self.company), "api_url": f"{self.ground.vendor_url}/graphql"}
-        return {
-            "tenant_id": setup.TENANT,
-            "environment": setup.ENVIRONMENT,
-            "company_id": self.company,
-            "client_id": setup.CLIENT_ID,
-            "client_secret": setup.CLIENT_SECRET,
-            "api_url": self.ground.vendor_url,
-            "login_url": self.ground.vendor_url,
-        }
+        return {**self._kind.connect(self.ground.vendor_url, self.company)}
 
     def fault(self, fault: Mapping[str, Any]) -> None:
         """Queue a fault at the vendor."""
@@ -280,25 +273,6 @@ class Stage:
         self.simulator.ask("POST", "jobs")
         books = self.simulator.ask("GET", "books")
         return audit(self.batches, books, self.company, staged=staged)
-
-
-def company_of(vendor: str, number: int) -> str:
-    """Name the company of a trial, as its vendor does."""
-    return str(10_000 + number) if vendor == "xledger" else str(UUID(int=0xC1A7 << 112 | number))
-
-
-def _token(company: str) -> str:
-    return f"token-of-{company}"
-
-
-def _xledger(company: str) -> dict[str, Any]:
-    example = setup.XLEDGER["entities"][0]
-    return {"entities": [{**example, "id": int(company), "token": _token(company)}]}
-
-
-def _business_central(company: str) -> dict[str, Any]:
-    example = setup.BUSINESS_CENTRAL["companies"][0]
-    return {"companies": [{**example, "id": company}]}
 
 
 def job_of(stage: Stage, *, trigger: str = "schedule") -> Job:

@@ -97,6 +97,9 @@ class Books:
     def objection(self, _period: Period, _voucher: Voucher) -> str | None:
         return None
 
+    async def misfits(self, **_: Any) -> list[str]:
+        return []
+
     async def send(
         self,
         period: Period,

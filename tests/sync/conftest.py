@@ -1,4 +1,4 @@
-"""Both vendors, running; each test has a company of its own in their books."""
+"""The vendors, running; each test has a company of its own in their books."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import stamina
 
 from sandbox.processes import CHECKOUT, Home
+from sandbox.vendors.simulators import SIMULATORS
 from tests.cast import FJORDBY, NORDVEST
 from tests.sync.driver import instructions
 from tests.sync.scene import Books, Scene
@@ -24,40 +25,51 @@ if TYPE_CHECKING:
 
     from supabase import AsyncClient
 
+    from kvitt.domain.integrations import Integration
     from sandbox.supabase import Supabase
+    from sandbox.vendors.simulator import Simulator
     from tests.cast import Stage
 
-VENDORS = ("xledger", "business-central")
+# Those that stage lines: what tests of lost replies and interruptions look at between two calls.
+VENDORS = sorted(vendor for vendor, kind in SIMULATORS.items() if kind.stages)
 
 
 @pytest.fixture(scope="session")
 def vendor_urls() -> Generator[dict[str, str]]:
     with Home.open(f"sync-{os.getpid()}") as home:
-        yield {vendor: _serve(home, vendor) for vendor in VENDORS}
+        yield {vendor: _serve(home, vendor) for vendor in SIMULATORS}
 
 
 def _serve(home: Home, vendor: str) -> str:
-    module = vendor.replace("-", "_")
-    books = home.path / f"{module}.db"
-    command = [sys.executable, "-m", f"sandbox.vendors.{module}", "--books", str(books)]
+    books = home.path / f"{vendor}.db"
+    command = [sys.executable, "-m", SIMULATORS[vendor].module, "--books", str(books)]
     return home.serve(vendor, command).url
 
 
 @pytest.fixture
-def xledger(vendor_urls: dict[str, str]) -> Generator[Books]:
+def open_books(vendor_urls: dict[str, str]) -> Generator[Callable[[str], Books]]:
+    """Found a company in a vendor's books."""
     with httpx.Client(trust_env=False) as http:
-        yield Books.of_a_new_company(http, "xledger", vendor_urls["xledger"])
+        yield lambda vendor: Books.of_a_new_company(http, vendor, vendor_urls[vendor])
 
 
 @pytest.fixture
-def business_central(vendor_urls: dict[str, str]) -> Generator[Books]:
-    with httpx.Client(trust_env=False) as http:
-        yield Books.of_a_new_company(http, "business-central", vendor_urls["business-central"])
+def xledger(open_books: Callable[[str], Books]) -> Books:
+    return open_books("xledger")
+
+
+@pytest.fixture
+def business_central(open_books: Callable[[str], Books]) -> Books:
+    return open_books("business-central")
 
 
 @pytest.fixture(params=VENDORS)
-def books(request: pytest.FixtureRequest) -> Books:
-    return request.getfixturevalue(request.param.replace("-", "_"))
+def books(open_books: Callable[[str], Books], request: pytest.FixtureRequest) -> Books:
+    return open_books(request.param)
+
+
+def _mapping_for(who: Integration, kind: Simulator) -> dict[str, Any]:
+    return {**who.mapping.model_dump(), "dimensions": {**kind.dimensions}}
 
 
 @pytest.fixture
@@ -69,8 +81,16 @@ def scene(
     async def scene(
         books: Books, *, periods: int = 1, fitted: bool = True, **limits: float
     ) -> Scene:
-        who = NORDVEST if books.vendor == "xledger" else FJORDBY
-        stage = await enrol(who, periods=periods, limits=limits, connection=books.company)
+        kind = SIMULATORS[books.vendor]
+        who = NORDVEST if kind.original_currency else FJORDBY
+        stage = await enrol(
+            who,
+            periods=periods,
+            vendor=books.vendor,
+            mapping=_mapping_for(who, kind),
+            limits=limits,
+            connection=books.company,
+        )
         if fitted:
             stage.fit()
         return Scene(stage=stage, books=books, project=project)

@@ -9,6 +9,7 @@ import pytest
 from kvitt import sync as way
 from kvitt.ledger import SupabaseLedger
 from kvitt.ports import Claim, ClaimOutcome, Trigger
+from sandbox.vendors.simulators import SIMULATORS
 from tests.sync.driver import working
 
 if TYPE_CHECKING:
@@ -23,11 +24,21 @@ COSTS = {
         {"export": 1, "read-back": 2},
         {"addGLImportItems": 1, "glImportItems": 1, "journalEntries": 1},
     ),
+    "dataverse": (
+        {"token": 1, "export": 1, "read-back": 1},
+        {"token": 1, "batch": 1, "rows.list": 1},
+    ),
     "business-central": (
         {"token": 1, "export": 2, "read-back": 1},
         {"token": 1, "journals.create": 1, "post": 1, "generalLedgerEntries.list": 1},
     ),
 }
+
+
+@pytest.fixture(params=sorted(SIMULATORS))
+def books(open_books: Callable[[str], Books], request: pytest.FixtureRequest) -> Books:
+    """Each vendor's, in turn."""
+    return open_books(request.param)
 
 
 async def test_what_was_approved_is_in_the_books_once_and_the_receipt_proves_it(

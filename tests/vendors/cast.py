@@ -13,7 +13,7 @@ from kvitt.domain.integrations import Timeouts
 from kvitt.domain.periods import Period, PeriodState, key_of
 from kvitt.domain.vouchers import Voucher, VoucherLine
 from kvitt.vendors import VENDORS, Client
-from sandbox.vendors import setup
+from sandbox.vendors import setup, simulator
 
 KARI, AMIR, PRINTER = "ANS-101", "ANS-102", "LEV-201"
 SECRETS = (setup.CLIENT_SECRET, setup.CLUB_TOKEN)
@@ -90,19 +90,34 @@ def claims(first: int, last: int) -> list[Voucher]:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulator:
-    """A vendor's control surface; `writes` and `reads` name its operations, for faults."""
+    """A vendor's control surface; `usual` are the settings that each test begins with."""
 
-    vendor: str
+    of: simulator.Simulator
     url: str
-    writes: str
-    reads: str
+    usual: Mapping[str, Any]
     http: httpx.Client
+
+    @property
+    def vendor(self) -> str:
+        return self.of.vendor
+
+    @property
+    def writes(self) -> str:
+        return self.of.writes
+
+    @property
+    def reads(self) -> str:
+        return self.of.reads
 
     def open(self, timeouts: Timeouts | None = None, **settings: Any) -> Client:
         """Return a client of the club."""
-        kind = VENDORS[self.vendor]
-        told = kind.settings.model_validate({**self._settings(), **settings})
-        return kind.client(told, timeouts or Timeouts(read=10))
+        told = self.settings(**settings)
+        return VENDORS[self.vendor].client(told, timeouts or Timeouts(read=10))
+
+    def settings(self, **changes: Any) -> Any:
+        """Return what a client of the club is told."""
+        told = {**self.of.connect(self.url, self.of.cast_company), **changes}
+        return VENDORS[self.vendor].settings.model_validate(told)
 
     def fault(self, on: str, fault: str, **other: Any) -> None:
         self._post("faults", {"on": on, "fault": fault, **other})
@@ -112,12 +127,7 @@ class Simulator:
 
     def block(self, account: str, *, blocked: bool = True) -> None:
         """Close an account of the club for bookings, or open it again."""
-        if self.vendor == "xledger":
-            closed = {"accounts": [{"code": account, "blocked": blocked}]}
-            self._post("setup", {"entities": [{"id": setup.CLUB_ENTITY, **closed}]})
-        else:
-            closed = {"accounts": [{"number": account, "blocked": blocked}]}
-            self._post("setup", {"companies": [{"id": setup.CLUB, **closed}]})
+        self._post("setup", self.of.account(self.of.cast_company, account, blocked))
 
     def give_default(self, account: str, code: str, value: str) -> None:
         """Have Business Central put a dimension on each line of an account of the club."""
@@ -135,13 +145,20 @@ class Simulator:
         self._post("jobs", None)
 
     def reset(self) -> None:
+        """Forget faults."""
         self.http.delete(f"{self.url}/_sandbox/faults").raise_for_status()
 
-    def lines(self, period: Period, where: str = "staged") -> list[dict[str, Any]]:
-        """Return what the books really hold of a period, by document and place."""
+    def restore(self) -> None:
+        """Forget what another test has asked for."""
+        self.reset()
+        self.change(**self.usual)
+        self.block("7140", blocked=False)
+
+    def lines(self, period: Period, where: str | None = None) -> list[dict[str, Any]]:
+        """Return what the books really hold of a period; where lines arrive unless told else."""
+        where = where or ("staged" if self.of.stages else "posted")
         rows = self.http.get(f"{self.url}/_sandbox/books").json()[where]
-        names = {"business-central": "document", "xledger": "reference"}
-        mark = names[self.vendor]
+        mark = self.of.books.named
         return [row for row in rows if (row[mark] or "").startswith(period.reference)]
 
     def operations(self) -> Mapping[str, int]:
@@ -149,16 +166,3 @@ class Simulator:
 
     def _post(self, what: str, content: Any) -> None:
         self.http.post(f"{self.url}/_sandbox/{what}", json=content).raise_for_status()
-
-    def _settings(self) -> dict[str, Any]:
-        if self.vendor == "xledger":
-            return {"token": setup.CLUB_TOKEN, "api_url": f"{self.url}/graphql"}
-        return {
-            "tenant_id": setup.TENANT,
-            "environment": setup.ENVIRONMENT,
-            "company_id": setup.CLUB,
-            "client_id": setup.CLIENT_ID,
-            "client_secret": setup.CLIENT_SECRET,
-            "api_url": self.url,
-            "login_url": self.url,
-        }

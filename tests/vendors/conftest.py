@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from functools import cache
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ import stamina
 from kvitt.domain.periods import Period
 from kvitt.vendors import Client
 from sandbox.processes import Home
+from sandbox.vendors.simulators import SIMULATORS
 from tests.vendors.cast import Simulator, a_period
 
 
@@ -33,86 +35,37 @@ def control() -> Generator[httpx.Client]:
         yield http
 
 
-USUAL_SETUP = {
-    "refusals_name": "account",
-    "blocked_at": "insert",
-    "number_series": None,
-    "posting_number_series": None,
-    "template_balancing_account": "",
-    "local_currency": "NOK",
-    "allow_posting_from": "0001-01-01",
-    "allow_posting_to": "0001-01-01",
-    "post_with_job_queue": False,
-    "analysis_view_fails": False,
-    "folds_codes": True,
-    "same_key_status": 400,
-    "stale_etag_status": 409,
-    "deep_insert_on_existing": "append",
-    "readable_account_types": ["G/L Account", "Customer", "Vendor", "Bank Account"],
-    "answers_head": False,
-    "environments_cost_quota": True,
-}
-USUAL_XLEDGER = {
-    "refusals_name": "value",
-    "unknown_codes": "posting",
-    "balance": "posting",
-    "one_bad_node": "refuses-all",
-    "ids_as": "string",
-    "empty_edges": "alternate",
-    "token_error_status": 200,
-    "filter_by_ext_identifier": False,
-    "errors_carry_ext_identifier": True,
-    "reference_length": 25,
-    "text_length": 60,
-}
-
-
-def serve(home: Home, vendor: str) -> str:
-    books = home.path / f"{vendor}.sqlite"
-    module = f"sandbox.vendors.{vendor}"
-    return home.serve(vendor, [sys.executable, "-m", module, "--books", str(books)]).url
+Run = Callable[[str], Simulator]
 
 
 @pytest.fixture(scope="session")
-def running_business_central(home: Home, control: httpx.Client) -> Simulator:
-    url = serve(home, "business_central")
-    return Simulator(
-        vendor="business-central",
-        url=url,
-        writes="journals.create",
-        reads="generalLedgerEntries.list",
-        http=control,
-    )
+def run(home: Home, control: httpx.Client) -> Run:
+    """Start a vendor's simulator, once."""
+
+    @cache
+    def run(vendor: str) -> Simulator:
+        kind = SIMULATORS[vendor]
+        books = home.path / f"{vendor}.sqlite"
+        url = home.serve(vendor, [sys.executable, "-m", kind.module, "--books", str(books)]).url
+        wish = {"settings": {**kind.unlimited}}
+        usual = control.post(f"{url}/_sandbox/setup", json=wish).raise_for_status().json()
+        return Simulator(of=kind, url=url, usual=usual, http=control)
+
+    return run
 
 
-@pytest.fixture(scope="session")
-def running_xledger(home: Home, control: httpx.Client) -> Simulator:
-    url = serve(home, "xledger")
-    simulator = Simulator(
-        vendor="xledger",
-        url=url,
-        writes="addGLImportItems",
-        reads="journalEntries",
-        http=control,
-    )
-    simulator.change(burst_requests=10_000)
+@pytest.fixture
+def business_central(run: Run) -> Simulator:
+    simulator = run("business-central")
+    simulator.restore()
     return simulator
 
 
 @pytest.fixture
-def business_central(running_business_central: Simulator) -> Simulator:
-    running_business_central.reset()
-    running_business_central.change(**USUAL_SETUP)
-    running_business_central.block("7140", blocked=False)
-    return running_business_central
-
-
-@pytest.fixture
-def xledger(running_xledger: Simulator) -> Simulator:
-    running_xledger.reset()
-    running_xledger.change(**USUAL_XLEDGER)
-    running_xledger.block("7140", blocked=False)
-    return running_xledger
+def xledger(run: Run) -> Simulator:
+    simulator = run("xledger")
+    simulator.restore()
+    return simulator
 
 
 @pytest.fixture
@@ -127,9 +80,12 @@ async def xl(xledger: Simulator) -> AsyncGenerator[Client]:
         yield client
 
 
-@pytest.fixture(params=["business_central", "xledger"])
-def simulator(request: pytest.FixtureRequest) -> Simulator:
-    return request.getfixturevalue(request.param)
+@pytest.fixture(params=sorted(SIMULATORS))
+def simulator(run: Run, request: pytest.FixtureRequest) -> Simulator:
+    """Each vendor's, in turn."""
+    simulator = run(request.param)
+    simulator.restore()
+    return simulator
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The recording mode: what a tenant is asked, and that the record says which way it is there."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,12 +19,19 @@ from tests.vendors.cast import SECRETS, Simulator, a_claim, a_period
 T, F, U = Verdict.TRUE, Verdict.FALSE, Verdict.UNKNOWN
 
 
+@pytest.fixture(params=sorted(EXAMINATIONS))
+def simulator(run: Callable[[str], Simulator], request: pytest.FixtureRequest) -> Simulator:
+    """Each vendor's of which something can be asked, in turn."""
+    simulator = run(request.param)
+    simulator.restore()
+    return simulator
+
+
 async def examine(
     simulator: Simulator, *, write: bool = True, **settings: Any
 ) -> dict[str, Answer]:
     examination = EXAMINATIONS[simulator.vendor]
-    told = VENDORS[simulator.vendor].settings.model_validate({**simulator._settings(), **settings})
-    async with examination.open(told, Timeouts(read=10)) as client:
+    async with examination.open(simulator.settings(**settings), Timeouts(read=10)) as client:
         answers = answers_to(examination.questions, client, write=write)
         return {answer.fact: answer async for answer in answers}
 
@@ -243,7 +251,6 @@ def books(simulator: Simulator, where: str) -> list[dict[str, Any]]:
 async def journals_of_kvitt(simulator: Simulator) -> list[str]:
     """Return what is there under the names of questions."""
     examination = EXAMINATIONS[simulator.vendor]
-    told = VENDORS[simulator.vendor].settings.model_validate(simulator._settings())
-    async with examination.open(told, Timeouts(read=10)) as client:
+    async with examination.open(simulator.settings(), Timeouts(read=10)) as client:
         _, reply = await client.exchange("GET", f"{client.company}/journals?$select=code")
     return [each["code"] for each in reply["value"] if each["code"].startswith("KVITTFAC")]

@@ -215,4 +215,4 @@ def test_settings_do_not_show_their_secret() -> None:
 
 
 def test_the_registry_knows_its_vendors() -> None:
-    assert sorted(VENDORS) == ["business-central", "xledger"]
+    assert sorted(VENDORS) == ["business-central", "dataverse", "xledger"]

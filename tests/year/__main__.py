@@ -13,7 +13,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from sandbox.ground import DIMENSIONS, running
+from sandbox.ground import running
+from sandbox.vendors.simulators import SIMULATORS
 from tests.year.year import Outcome, play
 
 
@@ -22,9 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.year", description=__doc__)
     parser.add_argument("--vouchers", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--vendor", choices=list(DIMENSIONS))
+    parser.add_argument("--vendor", choices=list(SIMULATORS))
     options = parser.parse_args()
-    vendors = [options.vendor] if options.vendor else list(DIMENSIONS)
+    vendors = [options.vendor] if options.vendor else list(SIMULATORS)
     with running("year") as ground:
         outcomes = [
             asyncio.run(play(ground, vendor, options.vouchers, seed=options.seed, say=_say))

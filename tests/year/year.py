@@ -22,7 +22,7 @@ from kvitt.edge import EdgeFunction
 from kvitt.ledger import SupabaseLedger
 from kvitt.ports import ClaimOutcome, Trigger
 from kvitt.project import open_project
-from sandbox.vendors import setup
+from sandbox.vendors.simulators import SIMULATORS
 from tests.crash.auditor import audit
 from tests.year import approvals
 
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from tests.year.approvals import Month, Record
 
 _PERIODS = 12
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "xledger": {"unknown_codes": "import", "transit_seconds": 0},
-    "business-central": {},
-}
-_COMPANY = {"xledger": str(setup.THEATRE_ENTITY), "business-central": setup.CLUB}
 _SET_ASIDE = 1000
 
 
@@ -71,7 +66,7 @@ async def play(
 ) -> Outcome:
     """Export a year of so many vouchers, and audit it. To mend takes up to a minute."""
     began, name = time.monotonic(), f"year-{vendor}"
-    books = ground.books(vendor, name, **_SETTINGS[vendor])
+    books = ground.books(vendor, name, **SIMULATORS[vendor].prompt)
     _close(books, closed=True)
     due = _month_ends()
     ground.save(name, vendor, set_aside=_SET_ASIDE)
@@ -160,15 +155,12 @@ def _count(receipt: Mapping[str, Any], outcome: Outcome) -> None:
 
 def _close(books: Books, *, closed: bool) -> None:
     """Close an account at the vendor; or open it, and the one that was not there."""
-    key = "code" if books.vendor == "xledger" else "number"
-    accounts = [{key: approvals.CLOSED, "blocked": closed}]
+    wish = SIMULATORS[books.vendor].account
+    wishes = [wish(books.company, approvals.CLOSED, closed)]
     if not closed:
-        accounts.append({key: approvals.UNKNOWN, "name": "Opened at last"})
-    company = _COMPANY[books.vendor]
-    wish: dict[str, Any] = {"companies": [{"id": company, "accounts": accounts}]}
-    if books.vendor == "xledger":
-        wish = {"entities": [{"id": int(company), "accounts": accounts}]}
-    httpx.post(f"{books.url}/_sandbox/setup", json=wish, trust_env=False).raise_for_status()
+        wishes.append(wish(books.company, approvals.UNKNOWN, closed))
+    for each in wishes:
+        httpx.post(f"{books.url}/_sandbox/setup", json=each, trust_env=False).raise_for_status()
 
 
 def _audit(
@@ -178,8 +170,8 @@ def _audit(
     with httpx.Client(base_url=books.url, trust_env=False, timeout=600) as simulator:
         simulator.post("/_sandbox/jobs").raise_for_status()
         held = simulator.get("/_sandbox/books").raise_for_status().json(parse_float=Decimal)
-    outcome.wrong = audit(batches, held, _COMPANY[books.vendor]).wrong
-    lines = [line for line in held["posted"] if line["company"] == _COMPANY[books.vendor]]
+    outcome.wrong = audit(batches, held, books.company).wrong
+    lines = [line for line in held["posted"] if line["company"] == books.company]
     outcome.booked = sum((max(Decimal(line["amount"]), Decimal(0)) for line in lines), Decimal(0))
     approved = [record for batch in batches.values() for record in batch if record]
     if outcome.booked != _debit(approved, "book_amount"):

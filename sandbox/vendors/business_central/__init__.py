@@ -9,7 +9,8 @@ Start:  python -m sandbox.vendors.business_central --books PATH [--port N] [--se
 
 Set-up (`sandbox.vendors.setup.BUSINESS_CENTRAL` is an example; posting one adds to what is there):
 
-    {"tenant", "environment", "clients": [{"id", "secret", "registered"}], "settings": {…},
+    {"tenant", "environment", "settings": {…},
+     "clients": [{"id", "secret", "registered", "permitted"}],
      "companies": [{"id", "name",
        "accounts": [{"kind", "number", "name", "blocked", "ledger_account",
                      "default_dimensions": [{"code", "value", "mandatory"}]}],

@@ -10,12 +10,9 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 
-from sandbox.vendors import books
+from sandbox.vendors import books, entra
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS clients (
-  id TEXT PRIMARY KEY, secret TEXT, registered INTEGER, permitted INTEGER);
-CREATE TABLE IF NOT EXISTS tokens (token TEXT PRIMARY KEY, client TEXT, expires REAL);
+OWN_SCHEMA = """
 CREATE TABLE IF NOT EXISTS companies (id TEXT PRIMARY KEY, tenant TEXT, name TEXT, modified TEXT);
 CREATE TABLE IF NOT EXISTS accounts (
   id TEXT PRIMARY KEY, company TEXT, kind TEXT, number TEXT, name TEXT, blocked INTEGER,
@@ -66,12 +63,10 @@ PRAGMA foreign_keys = on;
 """
 
 
-class Settings(books.Settings):
+class Settings(entra.Settings):
     """How this tenant behaves; the defaults are the page's, or the harsher reading of it."""
 
-    tenant: str = "00000000-0000-0000-0000-000000000000"
     environment: str = "production"
-    token_seconds: int = 3599
     # Limits
     quota: int = 6000  # requests in a sliding window, per service principal
     quota_seconds: float = 300
@@ -114,13 +109,6 @@ class Settings(books.Settings):
 
 class _Wish(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-class _Client(_Wish):
-    id: str
-    secret: str
-    registered: bool = True  # inside BC, beside Entra
-    permitted: bool = True  # has the permission API.ReadWrite.All
 
 
 class _DefaultDimension(_Wish):
@@ -169,7 +157,7 @@ class Setup(_Wish):
 
     tenant: str | None = None
     environment: str | None = None
-    clients: list[_Client] = []
+    clients: list[entra.Client] = []
     companies: list[_Company] = []
     settings: dict[str, Any] = Limit(default_factory=dict)
 
@@ -178,7 +166,7 @@ class Books(books.Books[Settings]):
     """Business Central's books."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, SCHEMA, Settings)
+        super().__init__(path, entra.SCHEMA + OWN_SCHEMA, Settings)
 
     def moment(self, seconds_ago: float = 0) -> str:
         """Return the vendor's time as BC writes it: UTC with Z."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from sandbox.vendors.business_central.entities import (
     ENTITIES,
@@ -218,20 +218,6 @@ def _literal(kind: Kind, text: str) -> Any:  # noqa: PLR0911 - a table
             return text == "true"
         case _:
             raise bad_request(f"The literal {text} is incompatible with type '{kind}'.")
-
-
-def dumps(value: Any) -> str:
-    """Return JSON in which a Decimal is a number with all of its digits."""
-    match value:
-        case Decimal():
-            return f"{value:f}"
-        case dict():
-            pairs = cast("dict[str, Any]", value).items()
-            return "{" + ",".join(f"{json.dumps(name)}:{dumps(each)}" for name, each in pairs) + "}"
-        case list() | tuple():
-            return "[" + ",".join(dumps(each) for each in value) + "]"  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        case _:
-            return json.dumps(value, ensure_ascii=False)
 
 
 def loads(text: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.vendors.business_central import odata
+from sandbox.vendors import exact_json
 from sandbox.vendors.business_central.api import Api, Outcome, Request, parsed, refusal
 from sandbox.vendors.business_central.books import Books, Setup
 from sandbox.vendors.business_central.entra import Entra, unauthenticated
@@ -203,6 +203,6 @@ def _asked(request: HttpRequest, url: str, body: bytes) -> Request:
 
 
 def _response(outcome: Outcome) -> Response:
-    content = b"" if outcome.body is None else odata.dumps(outcome.body).encode()
+    content = b"" if outcome.body is None else exact_json.dumps(outcome.body).encode()
     media_type = None if outcome.body is None else "application/json"
     return Response(content, outcome.status, dict(outcome.headers), media_type)
