@@ -716,7 +716,8 @@ def rows(period: Period, voucher: Voucher) -> list[Json]:
     """Return a voucher as inputs of the mutation. Raises Refused for one that cannot be one."""
     if why := objection(period, voucher):
         raise Refused(f"voucher {voucher.number} (record {voucher.record_id}) {why}")
-    return [_input(period, voucher, line) for line in voucher.lines]
+    rate = _rate(voucher)
+    return [_input(period, voucher, line, rate) for line in voucher.lines]
 
 
 def objection(period: Period, voucher: Voucher) -> str | None:
@@ -733,7 +734,7 @@ def objection(period: Period, voucher: Voucher) -> str | None:
                 f"has the dimension {name!r}, and Xledger knows {', '.join(_SLOTS)}: map it to one "
                 "of them in the integration's mapping"
             )
-    booked, amount = voucher.totals.booked, debit(line.amount for line in voucher.lines)
+    booked, amount = _debits(voucher)
     if booked != amount and (not amount or Decimal(_rate(voucher) or 0) == 0):
         return (
             f"has {amount:f} {voucher.currency} booked as {booked:f}, from which no exchange rate "
@@ -754,7 +755,7 @@ def mapping_objections(mapping: Declaration) -> list[tuple[Path, str]]:
     return found
 
 
-def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
+def _input(period: Period, voucher: Voucher, line: VoucherLine, rate: str | None) -> Json:
     """Return a line as the mutation takes it; amounts are decimal strings."""
     name = line_reference_to(period, voucher.sequence, line.number)
     node: Json = {
@@ -777,9 +778,15 @@ def _input(period: Period, voucher: Voucher, line: VoucherLine) -> Json:
         node["taxRule"] = {"code": line.tax}
     if line.party:
         node["subledger"] = {"code": line.party}
-    if rate := _rate(voucher):
+    if rate is not None:
         node["exchangeRate"] = rate
     return {"clientId": name, "node": node}
+
+
+def _debits(voucher: Voucher) -> tuple[Decimal, Decimal]:
+    """Return the debit side in book currency, and in the voucher's."""
+    booked = debit(line.booked for line in voucher.lines)
+    return booked, debit(line.amount for line in voucher.lines)
 
 
 def _rate(voucher: Voucher) -> str | None:
@@ -787,7 +794,7 @@ def _rate(voucher: Voucher) -> str | None:
 
     Of the whole voucher: a small line's own rate is mostly rounding.
     """
-    booked, amount = voucher.totals.booked, debit(line.amount for line in voucher.lines)
+    booked, amount = _debits(voucher)
     return None if booked == amount else format(booked / amount, ".8f")
 
 
