@@ -391,11 +391,16 @@ def skip(
 
     async def work() -> None:
         async with _ledger(project) as ledger:
-            taken, booked = await ledger.skip(integration, period, who=by, reason=reason)
+            taken, booked, perhaps = await ledger.skip(integration, period, who=by, reason=reason)
         out.print(f"{key_of(integration, period)} is skipped", highlight=False)
         if taken:
             words = f"it had taken {taken} vouchers: {booked} of them are in the books"
-            out.print(f"{words}, {taken - booked} are not", highlight=False)
+            if perhaps:
+                words += (
+                    f", up to {perhaps} more may be there: look for them before anything of it is "
+                    "approved anew"
+                )
+            out.print(f"{words}, {taken - booked - perhaps} are not", highlight=False)
 
     _run(work())
 

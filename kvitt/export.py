@@ -435,13 +435,17 @@ class _Export:
             )
         ]
 
-    async def _set_aside(self, reasons: Mapping[int, str]) -> None:
+    async def _set_aside(self, reasons: Mapping[int, str]) -> int:
+        """Set vouchers aside; returns how many were not before."""
         if not reasons:
-            return
+            return 0
         this = self._this
         try:
-            await this.ledger.set_aside(
-                this.period, reasons, most=this.integration.limits.set_aside
+            return await this.ledger.set_aside(
+                this.period,
+                reasons,
+                most=this.integration.limits.set_aside,
+                withdraws=self._vendor.habits.posts,
             )
         except LedgerRefused as error:
             if error.code != _TOO_MANY_SET_ASIDE:
@@ -472,9 +476,9 @@ class _Export:
             try:
                 chunk = await self._call(intent, self._call_to_post)
             except Refused as error:
-                if not error.culprits:
+                # Those that are set aside were taken back: to blame them again is no help.
+                if not await self._set_aside(error.culprits):
                     raise await failed(this, f"the vendor refused it: {error}") from error
-                await self._set_aside(error.culprits)
                 continue
             if chunk.state is ChunkState.CONFIRMED:
                 return

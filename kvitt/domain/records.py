@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     PlainValidator,
     model_validator,
 )
@@ -90,7 +91,9 @@ def _taken_amount(value: object) -> Decimal:
     return parse_amount(value)
 
 
-TakenAmount = Annotated[Decimal, PlainValidator(_taken_amount)]
+TakenAmount = Annotated[
+    Decimal, PlainValidator(_taken_amount), PlainSerializer(lambda amount: format(amount, "f"))
+]
 
 
 class TakenLine(BaseModel):

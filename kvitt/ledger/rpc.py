@@ -192,10 +192,22 @@ class SupabaseLedger:
         )
         return _read(Chunk, answer)
 
-    async def set_aside(self, period: Period, reasons: Mapping[int, str], *, most: int) -> None:
-        """Set vouchers aside, by their place in the batch; KV006 for more than `most` of them."""
+    async def set_aside(
+        self, period: Period, reasons: Mapping[int, str], *, most: int, withdraws: bool = False
+    ) -> int:
+        """Set vouchers aside, by their place in the batch; returns how many were not before.
+
+        `withdraws`: the vendor can take back what of them is there. KV006 for more than `most`.
+        """
         vouchers = [{"sequence": s, "reason": words} for s, words in reasons.items()]
-        await self._call("set_aside", **_fenced(period), p_vouchers=vouchers, p_most=most)
+        answer = await self._call(
+            "set_aside",
+            **_fenced(period),
+            p_vouchers=vouchers,
+            p_most=most,
+            p_withdraws=withdraws,
+        )
+        return _read(int, answer)
 
     async def to_withdraw(self, period: Period) -> list[int]:
         """Return what was set aside after it had been sent, and is still in the books."""
@@ -403,8 +415,11 @@ class SupabaseLedger:
 
     async def skip(
         self, integration: str, due_at: datetime, *, who: str, reason: str
-    ) -> tuple[int, int]:
-        """Leave a period out for good; returns how many vouchers it took, and has in the books."""
+    ) -> tuple[int, int, int]:
+        """Leave a period out for good.
+
+        Returns how many vouchers it took, has in the books, and may have there besides.
+        """
         answer = await self._call(
             "skip_period",
             p_integration=integration,
@@ -412,7 +427,7 @@ class SupabaseLedger:
             p_who=who,
             p_reason=reason,
         )
-        return answer["taken"], answer["booked"]
+        return answer["taken"], answer["booked"], answer["perhaps"]
 
     async def mend(self, integration: str, due_at: datetime, *, who: str, reason: str) -> str:
         """Let a failed period go on, since somebody has mended it; returns its key."""

@@ -290,6 +290,7 @@ create table kvitt.set_aside (
   set_aside_at timestamptz not null default now(),
   totals jsonb not null,
   chunk integer,
+  carried boolean not null default false,
   withdrawn_at timestamptz,
   mended_as text,
   primary key (integration_id, due_at, sequence),
@@ -302,7 +303,8 @@ create table kvitt.set_aside (
 comment on table kvitt.set_aside is
   'Vouchers that the accounting system does not take. The rest of their batch goes without them.';
 comment on column kvitt.set_aside.chunk is
-  'The call that had brought it already: it is to be taken back before the rest is posted.';
+  'The call that had brought it, or a part of it: that is to be taken back before the rest is posted.';
+comment on column kvitt.set_aside.carried is 'That call is confirmed, and its totals count this one.';
 comment on column kvitt.set_aside.mended_as is 'The record that goes in its place, if a person said so.';
 
 create table kvitt.decisions (

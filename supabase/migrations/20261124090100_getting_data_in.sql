@@ -54,6 +54,13 @@ begin
   return 'changed';
 end $$;
 
+-- Whether something of a chunk is in the books, or may be. One that was sent before it was found absent
+-- or refused may have been there in part, and what was missing sent again.
+create function kvitt.may_be_booked(p_chunk kvitt.chunks) returns boolean
+language sql immutable set search_path = '' as $$
+  select p_chunk.state not in ('unsent', 'refused') or p_chunk.sends > 1 or p_chunk.absences > 0
+$$;
+
 -- The rest of a period that is half exported goes where the first half went.
 create function kvitt.must_not_be_halfway(p_integration text) returns void
 language plpgsql stable set search_path = '' as $$
@@ -64,7 +71,7 @@ begin
    where p.integration_id = p_integration and p.state not in ('verified', 'skipped')
      and exists (select from kvitt.chunks c
                   where (c.integration_id, c.due_at) = (p.integration_id, p.due_at)
-                    and c.state not in ('unsent', 'refused'))
+                    and kvitt.may_be_booked(c))
    order by p.due_at limit 1;
   if found then
     raise exception 'integration %: its vendor and connection cannot change while period % is '

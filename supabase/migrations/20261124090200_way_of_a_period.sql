@@ -146,7 +146,7 @@ create function kvitt.keeps_its_mapping(p_period kvitt.periods) returns boolean
 language sql stable set search_path = '' as $$
   select p_period.mapping is not null and exists (select from kvitt.chunks c
     where (c.integration_id, c.due_at) = (p_period.integration_id, p_period.due_at)
-      and (c.state not in ('unsent', 'refused') or c.sends > 1 or c.absences > 0))
+      and kvitt.may_be_booked(c))
 $$;
 
 -- Who works on a period works with the mapping that the period keeps.
@@ -256,7 +256,7 @@ begin
       from kvitt.records r
      where r.integration_id = p_period.integration_id and r.period_due_at is null
        and r.approved_at < p_period.due_at
-       and r.approved_at >= kvitt.left_to_backfill(p_period)
+       and r.approved_at >= kvitt.left_to_earlier(p_period)
      order by r.approved_at, r.id limit p_limit
   )
   update kvitt.records r set
@@ -272,12 +272,13 @@ begin
   return page;
 end $$;
 
--- What was approved before this is taken by a period that is filled in before this one.
-create function kvitt.left_to_backfill(p_period kvitt.periods) returns timestamptz
+-- What was approved before this is left to an earlier period that has yet to take it: one that is filled
+-- in, one that failed before its batch was frozen, or one that was passed by as this one was asked for.
+create function kvitt.left_to_earlier(p_period kvitt.periods) returns timestamptz
 language sql stable set search_path = '' as $$
   select coalesce(max(due_at), '-infinity') from kvitt.periods
    where integration_id = p_period.integration_id and due_at < p_period.due_at
-     and backfill and frozen_at is null and state <> 'skipped'
+     and frozen_at is null and state <> 'skipped'
 $$;
 
 -- A record with its place in the batch, and its lines. Amounts are strings, so that no reader makes
@@ -327,30 +328,27 @@ create function kvitt.preview_batch(
 language plpgsql stable security definer set search_path = '' as $$
 declare
   it kvitt.periods := kvitt.period_to_work_on(p_integration, p_due);
-  since timestamptz;
+  since timestamptz := kvitt.left_to_earlier(it);
   last_number bigint;
 begin
-  select max(due_at) into since from kvitt.periods
-   where integration_id = p_integration and due_at < p_due and frozen_at is null
-     and state <> 'skipped';
   select last_voucher_number into last_number from kvitt.integrations where id = p_integration;
   return (
     with untaken as (
-      select r, row_number() over (order by r.approved_at, r.id) as n
+      select r, it.record_count + row_number() over (order by r.approved_at, r.id) as place
         from kvitt.records r
        where it.frozen_at is null and r.integration_id = p_integration
-         and r.period_due_at is null and r.approved_at < p_due
-         and (since is null or r.approved_at >= since)
+         and r.period_due_at is null and r.approved_at < p_due and r.approved_at >= since
     ), batch as (
-      select sequence, kvitt.as_taken(r) as record from kvitt.records r
-       where r.integration_id = p_integration and r.period_due_at = p_due and sequence > p_after
+      select r, r.sequence as place, r.voucher_number as number from kvitt.records r
+       where r.integration_id = p_integration and r.period_due_at = p_due
+         and r.sequence > p_after
       union all
-      select it.record_count + n, kvitt.as_taken(r) || jsonb_build_object(
-               'sequence', it.record_count + n, 'voucher_number', last_number + n)
-        from untaken where it.record_count + n > p_after
-      order by sequence limit p_limit
+      select r, place, last_number + place - it.record_count from untaken where place > p_after
+      order by place limit p_limit
     )
-    select coalesce(jsonb_agg(record order by sequence), '[]') from batch);
+    select coalesce(jsonb_agg(kvitt.as_taken(b.r) || jsonb_build_object(
+             'sequence', b.place, 'voucher_number', b.number) order by b.place), '[]')
+      from batch b);
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -551,14 +549,17 @@ $$;
 -- ---------------------------------------------------------------------------------------------
 -- Ends
 
--- Sets vouchers aside: p_vouchers is [{sequence, reason}]. Answers those that the books hold already,
--- to be withdrawn. More than p_most in a period is a matter of set-up, not of vouchers: KV006.
+-- Sets vouchers aside: p_vouchers is [{sequence, reason}]. Answers how many were not set aside before.
+-- Of those that the books hold, or may hold in part, the call is kept where the vendor can take them
+-- back (p_withdraws). More than p_most in a period is a matter of set-up, not of vouchers: KV006.
 create function kvitt.set_aside(
-  p_integration text, p_due timestamptz, p_fence bigint, p_vouchers jsonb, p_most integer
-) returns void
+  p_integration text, p_due timestamptz, p_fence bigint, p_vouchers jsonb, p_most integer,
+  p_withdraws boolean default false
+) returns integer
 language plpgsql security definer set search_path = '' as $$
 declare
   it kvitt.periods;
+  fresh integer;
   many bigint;
 begin
   it := kvitt.hold(p_integration, p_due, p_fence);
@@ -567,27 +568,31 @@ begin
                 and (v ->> 'sequence')::bigint between c.first_sequence and c.last_sequence
                 and c.state in ('intended', 'uncertain'))
      or exists (select from kvitt.chunks c where (c.integration_id, c.due_at)
-                  = (p_integration, p_due) and c.kind = 'post' and c.state <> 'refused') then
+                  = (p_integration, p_due) and c.kind = 'post'
+                  and c.state not in ('refused', 'unsent')) then
     raise exception 'period %: what may be in the books is not set aside', it.key
       using errcode = 'KV005';
   end if;
   insert into kvitt.set_aside
-    (integration_id, due_at, sequence, record_id, reason, totals, chunk)
+    (integration_id, due_at, sequence, record_id, reason, totals, chunk, carried)
   select p_integration, p_due, r.sequence, r.id, v ->> 'reason',
-         kvitt.totals_of_vouchers(it, r.sequence, r.sequence),
-         (select number from kvitt.chunks c
-           where (c.integration_id, c.due_at) = (p_integration, p_due) and c.state = 'confirmed'
-             and r.sequence between c.first_sequence and c.last_sequence)
+         kvitt.totals_of_vouchers(it, r.sequence, r.sequence), c.number,
+         coalesce(c.state = 'confirmed', false)
     from jsonb_array_elements(p_vouchers) v
     join kvitt.records r on (r.integration_id, r.period_due_at, r.sequence)
                           = (p_integration, p_due, (v ->> 'sequence')::bigint)
+    left join kvitt.chunks c on (c.integration_id, c.due_at) = (p_integration, p_due)
+          and r.sequence between c.first_sequence and c.last_sequence
+          and (c.state = 'confirmed' or p_withdraws and kvitt.may_be_booked(c))
   on conflict do nothing;
+  get diagnostics fresh = row_count;
   select count(*) into many from kvitt.set_aside
    where (integration_id, due_at) = (p_integration, p_due);
   if many > p_most then
     raise exception 'period %: % vouchers would be set aside, more than the % that it may',
       it.key, many, p_most using errcode = 'KV006';
   end if;
+  return fresh;
 end $$;
 
 -- What the books hold of it, and is not to be there.
@@ -710,8 +715,7 @@ language sql stable set search_path = '' as $$
        and state = 'confirmed' and kind = 'lines'
     union all
     select totals, -1 from kvitt.set_aside
-     where integration_id = p_period.integration_id and due_at = p_period.due_at
-       and chunk is not null
+     where integration_id = p_period.integration_id and due_at = p_period.due_at and carried
   )
   select kvitt.totals(
     coalesce(sum(sign * (totals ->> 'vouchers')::bigint), 0)::bigint,
@@ -929,8 +933,9 @@ end $$;
 -- ---------------------------------------------------------------------------------------------
 -- For people
 
--- Leaves a period out, for good, with a reason. Answers how many vouchers it had taken, and how many
--- of them are in the books: the rest is nobody's any more, unless it is approved anew. A period of
+-- Leaves a period out, for good, with a reason. Answers how many vouchers it had taken, how many of
+-- them are in the books, and how many more may be there (perhaps): whoever approves the rest anew has
+-- to look for those first. A period of
 -- which a call may still be in the books is not skipped: wait until that is known.
 create function kvitt.skip_period(
   p_integration text, p_due timestamptz, p_who text, p_reason text
@@ -939,6 +944,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   it kvitt.periods;
   booked bigint;
+  perhaps bigint;
 begin
   if coalesce(trim(p_reason), '') = '' then
     raise exception 'a period is not skipped without a reason' using errcode = 'KV003';
@@ -958,11 +964,16 @@ begin
       'known, then skip it', it.key using errcode = 'KV005';
   end if;
   booked := kvitt.sent(it) ->> 'vouchers';
+  select coalesce(sum(c.last_sequence - c.first_sequence + 1), 0) into perhaps
+    from kvitt.chunks c
+   where c.integration_id = p_integration and c.due_at = p_due and c.kind = 'lines'
+     and c.state <> 'confirmed' and kvitt.may_be_booked(c);
   update kvitt.periods set state = 'skipped', reason = p_reason, holder = null, leased_until = null
    where integration_id = p_integration and due_at = p_due;
   insert into kvitt.decisions (integration_id, due_at, decision, who, reason)
   values (p_integration, p_due, 'skip', p_who, p_reason);
-  return jsonb_build_object('key', it.key, 'taken', it.record_count, 'booked', booked);
+  return jsonb_build_object('key', it.key, 'taken', it.record_count, 'booked', booked,
+                            'perhaps', perhaps);
 end $$;
 
 -- Lets a failed period go on: somebody has mended what its reason says. Safe in any case, since what
@@ -1100,7 +1111,7 @@ grant execute on function
   kvitt.intend_chunk(text, timestamptz, bigint, kvitt.chunk_kind, bigint, bigint, jsonb, interval),
   kvitt.settle_chunk(text, timestamptz, bigint, integer, text, jsonb, text, integer, interval),
   kvitt.read_chunks(text, timestamptz, integer, integer),
-  kvitt.set_aside(text, timestamptz, bigint, jsonb, integer),
+  kvitt.set_aside(text, timestamptz, bigint, jsonb, integer, boolean),
   kvitt.to_withdraw(text, timestamptz),
   kvitt.withdrawn(text, timestamptz, bigint, bigint[]),
   kvitt.finish_export(text, timestamptz, bigint),

@@ -95,6 +95,10 @@ class Books:
         """Open an account in this company."""
         self._post("setup", SIMULATORS[self.vendor].account(self.company, number, False))  # noqa: FBT003
 
+    def block(self, number: str) -> None:
+        """Close an account of this company for bookings."""
+        self._post("setup", SIMULATORS[self.vendor].account(self.company, number, True))  # noqa: FBT003
+
     def calls(self) -> dict[str, int]:
         """Return how often each operation was called since the company was founded."""
         now = self.http.get(f"{self.url}/_sandbox/requests").json()["operations"]
@@ -151,6 +155,13 @@ class Scene:
         receipt = await self.run(**how)
         assert isinstance(receipt, dict), receipt
         assert receipt["taken"] == receipt["sent"]
+        return receipt
+
+    async def receipt_with_some_set_aside(self) -> dict[str, Any]:
+        """Run, which must end with a receipt of what was not set aside."""
+        receipt = await self.run()
+        assert isinstance(receipt, dict), receipt
+        assert receipt["set_aside"]
         return receipt
 
     async def receipt_after_waiting(self) -> dict[str, Any]:
