@@ -83,6 +83,10 @@ class Ground:
         }
         self._do("select kvitt.save_integration(%s)", Jsonb(told))
 
+    def accept_set_up(self, integration: str) -> None:
+        """Spare the look at the vendor's set-up before the first export."""
+        self._do("update kvitt.integrations set fitted_at = now() where id = %s", integration)
+
     def plan(self, integration: str, opens_at: datetime, due: Sequence[datetime]) -> None:
         """Write periods."""
         self._do("select kvitt.plan_periods(%s, %s, %s)", integration, opens_at, list(due))
