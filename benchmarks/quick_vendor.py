@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import json
 import socket
+import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -19,10 +21,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from starlette.requests import Request
 
 LATENCY_SECONDS = 0.03
 _PLACES = asyncio.Semaphore(5)
+
+
+@asynccontextmanager
+async def _place() -> AsyncGenerator[None]:
+    """Hold one of the places until a call has taken 30 ms, what it took to read it included."""
+    async with _PLACES:
+        until = time.monotonic() + LATENCY_SECONDS
+        yield
+        await asyncio.sleep(until - time.monotonic())
 
 
 async def token(_: Request) -> Response:
@@ -32,8 +45,7 @@ async def token(_: Request) -> Response:
 
 async def business_central(request: Request) -> Response:
     """Create a journal, run a batch, or post."""
-    async with _PLACES:
-        await asyncio.sleep(LATENCY_SECONDS)
+    async with _place():
         if request.url.path.endswith("Microsoft.NAV.post"):
             return Response(status_code=204)
         if not request.url.path.endswith("$batch"):
@@ -44,8 +56,7 @@ async def business_central(request: Request) -> Response:
 
 async def xledger(request: Request) -> Response:
     """Take nodes."""
-    async with _PLACES:
-        await asyncio.sleep(LATENCY_SECONDS)
+    async with _place():
         inputs = json.loads(await request.body())["variables"]["inputs"]
         edges = [{"clientId": i["clientId"], "node": {"dbId": n}} for n, i in enumerate(inputs, 1)]
         return JSONResponse({"data": {"addGLImportItems": {"edges": edges}}})
@@ -64,7 +75,9 @@ def main() -> None:
     """Serve on the port that is told."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    listening = socket.create_server(("127.0.0.1", parser.parse_args().port))
+    # With its protocol named: else asyncio leaves Nagle on, and each answer takes 40 ms more.
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", parser.parse_args().port))
     print(json.dumps({"url": f"http://127.0.0.1:{listening.getsockname()[1]}"}), flush=True)
     config = uvicorn.Config(app, log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listening])

@@ -271,9 +271,12 @@ class Translation:
         return tuple(word for word in some if word is not None)
 
 
+_NONE = AccountDefaults()
+
+
 def translate(line: TakenLine, mapping: Mapping) -> Translation:
     """Translate the words of a line."""
-    usual = mapping.defaults.accounts.get(line.account, AccountDefaults())
+    usual = mapping.defaults.accounts.get(line.account, _NONE)
     tax = line.tax or usual.tax
     assumed = {**mapping.defaults.dimensions, **usual.dimensions}
     given = {**{k: v for k, v in assumed.items() if v is not None}, **line.dimensions}

@@ -105,7 +105,8 @@ def in_figures(amount: Decimal, currency: str) -> str:
     return format(rounded(amount, currency) if is_exact(amount, currency) else amount, "f")
 
 
-_CHECKSUMS = 2**60
+CHECKSUMS = 2**60
+"""Checksums are counted modulo this."""
 
 
 def checksum_of(sequence: int, lines: int, booked: Decimal) -> int:
@@ -145,7 +146,7 @@ class Totals(BaseModel):
             lines=self.lines + other.lines,
             booked=self.booked + other.booked,
             original=_added(self.original, other.original),
-            checksum=(self.checksum + other.checksum) % _CHECKSUMS,
+            checksum=(self.checksum + other.checksum) % CHECKSUMS,
             staged=self.staged + other.staged,
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from kvitt.domain.mapping import LINE_TEXT, filled, objection_to, on_one_line, translate
-from kvitt.domain.money import Totals, checksum_of, in_figures
+from kvitt.domain.money import CHECKSUMS, Totals, checksum_of, in_figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,14 +59,7 @@ class Voucher:
     @property
     def totals(self) -> Totals:
         """Its share of a receipt."""
-        booked = debit(line.booked for line in self.lines)
-        return Totals(
-            vouchers=1,
-            lines=len(self.lines),
-            booked=booked,
-            original={self.currency: debit(line.amount for line in self.lines)},
-            checksum=checksum_of(self.sequence, len(self.lines), booked),
-        )
+        return totals_of([self])
 
 
 def debit(amounts: Iterable[Decimal]) -> Decimal:
@@ -75,7 +69,22 @@ def debit(amounts: Iterable[Decimal]) -> Decimal:
 
 def totals_of(vouchers: Iterable[Voucher]) -> Totals:
     """Add up vouchers."""
-    return sum((voucher.totals for voucher in vouchers), Totals())
+    count = lines = checksum = 0
+    booked, original = Decimal(0), defaultdict[str, Decimal](Decimal)
+    for voucher in vouchers:
+        own = debit(line.booked for line in voucher.lines)
+        count += 1
+        lines += len(voucher.lines)
+        booked += own
+        original[voucher.currency] += debit(line.amount for line in voucher.lines)
+        checksum += checksum_of(voucher.sequence, len(voucher.lines), own)
+    return Totals(
+        vouchers=count,
+        lines=lines,
+        booked=booked,
+        original=dict(original),
+        checksum=checksum % CHECKSUMS,
+    )
 
 
 def voucher_of(record: TakenRecord, integration: Integration, *, due_at: datetime) -> Voucher:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from kvitt.domain.errors import Refused
-from kvitt.domain.money import Totals, checksum_of
+from kvitt.domain.money import CHECKSUMS, Totals, checksum_of
 from kvitt.domain.reconcile import FoundVoucher
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kvitt.domain.vouchers import Voucher
 
 LAST_SEQUENCE = 999_999
-_CHECKSUMS = 2**60
 # A debit side is kept in ten-thousandths, since no currency has more than four decimals.
 _DECIMALS = 4
 _CENT = Decimal("0.01")
@@ -108,7 +107,7 @@ class Tally:
             booked += voucher.booked
             checksum += checksum_of(sequence, voucher.lines, voucher.booked)
         return Totals(
-            vouchers=vouchers, lines=self.lines, booked=booked, checksum=checksum % _CHECKSUMS
+            vouchers=vouchers, lines=self.lines, booked=booked, checksum=checksum % CHECKSUMS
         )
 
     def __contains__(self, sequence: int) -> bool:
