@@ -27,8 +27,8 @@ from tests.beyond.scene import scene, wait_for
 if TYPE_CHECKING:
     from tests.beyond.scene import Scene
 
-_APART = timedelta(minutes=6)
-_LEAD = timedelta(seconds=45)  # the workers start, and have what is due before it is
+_APART = timedelta(minutes=5)
+_LEAD = timedelta(seconds=50)  # the workers start, and have what is due before it is
 _CLAIMS = 5
 _AWAY_SECONDS = 20
 _SETTLE_SECONDS = 900
@@ -77,7 +77,7 @@ def main() -> None:
 def _enrol(it: Scene, count: int) -> list[datetime]:
     """Import the integrations; returns the two times at which all of them are due."""
     # Importing takes a while, and the time has to be known before.
-    begin = datetime.now(UTC) + _LEAD + timedelta(seconds=60 + 2 * count)
+    begin = datetime.now(UTC) + _LEAD + timedelta(seconds=2 * count)
     first = begin.replace(second=0, microsecond=0) + timedelta(minutes=1)
     due = [first, first + _APART]
     minutes, hours = ({getattr(moment, part) for moment in due} for part in ("minute", "hour"))
@@ -104,7 +104,6 @@ def _first_period(it: Scene, due: datetime) -> tuple[datetime, list[str]]:
     _say(f"{due:%H:%M} is due")
     wait_for(lambda: len(it.at_work("worker-1")) > 1, _BEGIN_SECONDS, what="beginning")
     wait_for(lambda: it.chunks_on_their_way() > 0, _BEGIN_SECONDS, what="a chunk on its way")
-    orphans = [a["key"] for a in it.at_work("worker-1")]
     killed_at = datetime.now(UTC)
     it.workers["worker-1"].kill()
     orphans = [a["key"] for a in it.at_work("worker-1")]

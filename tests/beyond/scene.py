@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     from sandbox.prefect_server import PrefectServer
     from sandbox.processes import Home, Process
 
-# Slow and small enough that a period takes some seconds, so that a kill falls into its middle.
+# Slow enough that a period takes some seconds, so that a kill falls into its middle. The companies
+# are shared, so their limits on calls are not what is tried.
 _VENDOR_SETTINGS: dict[str, dict[str, float]] = {
-    "xledger": {"burst_requests": 10**6, "latency_ms": 300},
-    "business-central": {"latency_ms": 300},
+    "xledger": {"burst_requests": 10**6, "concurrency": 1000, "latency_ms": 300},
+    "business-central": {"quota": 10**6, "concurrency": 1000, "latency_ms": 300},
 }
 # The simulators commit within the call, so what a killed worker left uncertain need not wait for
 # the vendors' real settle times, of 10 and 18 minutes.
-_LIMITS = {"chunk_lines": 8, "settle": 60, "absence_gap": 10}
+_LIMITS = {"chunk_lines": 8, "settle": 60, "absence_gap": 10, "first_wait": 30}
 
 
 @dataclass(kw_only=True)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from kvitt.domain.calendar import due_before
@@ -33,7 +35,7 @@ def it() -> Iterator[Scene]:
         scene(home, sign_of_life=1, say=print) as it,
     ):
         it.enrol(2 * EACH, cron=CRON, first_period=_due())
-        it.approve(4, at=_due())
+        it.approve(4, at=_due() - timedelta(hours=1))
         yield it
 
 
@@ -47,8 +49,7 @@ def test_work_is_shared_a_killed_worker_is_replaced_and_nothing_doubles(it: Scen
     for name, server in zip(("killed", "other"), it.servers, strict=True):
         it.start_worker(name, server=server, limit=EACH)
     it.start_runs(it.servers[1])
-    wait_for(lambda: len(it.at_work("killed")) == EACH, 60, what="a share of the work")
-    assert len(it.at_work("other")) <= EACH
+    wait_for(lambda: all(map(it.at_work, it.workers)), 60, what="both being at work")
     it.workers["killed"].kill()
     lost = {a["key"] for a in it.at_work("killed")}
     assert lost
@@ -66,3 +67,13 @@ def test_work_is_shared_a_killed_worker_is_replaced_and_nothing_doubles(it: Scen
     assert problems(it, [_due()]) == []
     assert {a["worker"] for a in it.attempts() if a["key"] in lost} == {"killed", "other"}
     assert set(settled_events(it).values()) == {1}
+
+
+def test_a_pool_of_a_type_that_is_not_installed_here_can_be_made(it: Scene) -> None:
+    """Prefect's Kubernetes worker fills its template in when it starts."""
+    assert importlib.util.find_spec("prefect_kubernetes") is None
+    said = it.stack.run("kvitt", "apply", "--pool", "jobs", "--pool-type", "kubernetes")
+    assert "work pool: kvitt → jobs" in said
+    pools = f"{it.stack.prefect.url}/api/work_pools"
+    made = httpx.get(f"{pools}/jobs", trust_env=False, timeout=60).raise_for_status().json()
+    assert (made["type"], made["base_job_template"]) == ("kubernetes", {})
