@@ -53,7 +53,7 @@ scheduler: install ## the second scheduler on a real pg_cron, PERIODS=20 minutes
 	@$(bin)/python -m tests.scheduler $(if $(PERIODS),--periods $(PERIODS))
 
 # INTEGRATIONS=20. The last line of its output is JSON.
-beyond: install ## two Prefect servers, three workers; one of each goes down in the middle (12 minutes)
+beyond: install ## two Prefect servers, three workers; one of each goes down in the middle (10 minutes)
 	@$(bin)/python -m tests.beyond $(if $(INTEGRATIONS),--integrations $(INTEGRATIONS))
 
 # ONLY='drift': one of them. The last line of its output is JSON.
