@@ -1,6 +1,6 @@
 # Everything a person does here, by name. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test crash year bench scheduler check format lock clean
+.PHONY: help install demo up down test crash year bench scheduler beyond check format lock clean
 
 PYTHON ?= python3
 venv   := .venv
@@ -51,6 +51,10 @@ year: install ## a year of 20,000 vouchers to each vendor, audited to the øre (
 
 scheduler: install ## the second scheduler on a real pg_cron, PERIODS=20 minutes and a stopped Prefect
 	@$(bin)/python -m tests.scheduler $(if $(PERIODS),--periods $(PERIODS))
+
+# INTEGRATIONS=20. The last line of its output is JSON.
+beyond: install ## two Prefect servers, three workers; one of each goes down in the middle (10 minutes)
+	@$(bin)/python -m tests.beyond $(if $(INTEGRATIONS),--integrations $(INTEGRATIONS))
 
 # ONLY='drift': one of them. The last line of its output is JSON.
 bench: install ## measure, on real parts and two cores (30 minutes)

@@ -1,4 +1,4 @@
-"""A Prefect server on Postgres, and workers for it, as processes of the sandbox.
+"""Prefect servers on Postgres, and workers for them, as processes of the sandbox.
 
 On SQLite, Prefect crashed 3 to 20 of 50 simultaneous runs (measured); on Postgres none. So wherever
 kvitt starts Prefect, it gives it a Postgres database.
@@ -16,6 +16,9 @@ import psycopg
 from sandbox.processes import CHECKOUT, StartError, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from sandbox.postgres import Postgres
     from sandbox.processes import Home, Process
 
@@ -26,29 +29,48 @@ _DATABASE = "prefect"
 
 @dataclass(kw_only=True)
 class PrefectServer:
-    """A running Prefect server. `env` is what a client or worker needs to find it."""
+    """A running Prefect server. `env` is what a client or worker needs to find it.
+
+    `settings` are the server's own, its database among them.
+    """
 
     url: str
     env: dict[str, str]
     process: Process
     home: Home
+    settings: Mapping[str, str]
 
     @classmethod
-    def start(cls, home: Home, postgres: Postgres) -> Self:
+    def start(
+        cls, home: Home, postgres: Postgres, *, settings: Mapping[str, str] | None = None
+    ) -> Self:
         """Start a server with a database of its own. Raises StartError."""
         _check_extension(postgres)
+        database = _for_asyncpg(postgres.create_database(_DATABASE))
+        settings = {**(settings or {}), "PREFECT_API_DATABASE_CONNECTION_URL": database}
+        return cls._start("prefect-server", home, home.path / "prefect", settings)
+
+    def start_another(self, name: str) -> Self:
+        """Start one more on the same database, as on another machine: it shares no file with us.
+
+        The database is migrated already, once.
+        """
+        settings = {**self.settings, "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false"}
+        return self._start(name, self.home, self.home.path / name, settings)
+
+    @classmethod
+    def _start(cls, name: str, home: Home, folder: Path, settings: Mapping[str, str]) -> Self:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        env = _environment(home, url)
-        database = postgres.create_database(_DATABASE)
+        env = _environment(folder, url)
         process = home.spawn(
-            "prefect-server",
+            name,
             [*_prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env={**env, "PREFECT_API_DATABASE_CONNECTION_URL": _for_asyncpg(database)},
+            env={**env, **settings},
             ready=lambda _: _healthy(url),
             timeout=_START_SECONDS,
         )
-        return cls(url=url, env=env, process=process, home=home)
+        return cls(url=url, env=env, process=process, home=home, settings=settings)
 
     def start_worker(self, pool: str, *options: str, name: str = "worker") -> Process:
         """Start a worker of the pool's type; it asks for runs each two seconds."""
@@ -108,9 +130,8 @@ def _prefect() -> list[str]:
     return [sys.executable, "-m", "prefect"]
 
 
-def _environment(home: Home, url: str) -> dict[str, str]:
-    """Keep Prefect's files in the home, and the user's own profile out of it."""
-    folder = home.path / "prefect"
+def _environment(folder: Path, url: str) -> dict[str, str]:
+    """Keep Prefect's files in a folder of the home, and the user's own profile out of it."""
     return {
         "PREFECT_HOME": str(folder),
         "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),

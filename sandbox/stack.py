@@ -75,16 +75,24 @@ class Stack:
 
     @classmethod
     def start(
-        cls, home: Home, *, say: Callable[[str], None], postgres: Postgres | None = None
+        cls,
+        home: Home,
+        *,
+        say: Callable[[str], None],
+        postgres: Postgres | None = None,
+        prefect_settings: Mapping[str, str] | None = None,
     ) -> Self:
-        """Start the parts; nothing is in them yet. Raises StartError."""
+        """Start the parts; nothing is in them yet. Raises StartError.
+
+        `prefect_settings` are for the Prefect server, as where there is more than one.
+        """
         say("starting Postgres, PostgREST and the Edge Functions")
         supabase = Supabase.start(home, postgres=postgres)
         say("starting Xledger and Business Central (simulators)")
         xledger = _vendor(home, "xledger")
         business_central = _vendor(home, "business_central")
         say("starting the Prefect server, on Postgres")
-        prefect = PrefectServer.start(home, supabase.postgres)
+        prefect = PrefectServer.start(home, supabase.postgres, settings=prefect_settings)
         return cls(
             home=home,
             supabase=supabase,
