@@ -100,12 +100,16 @@ def crashed_runs(it: Scene) -> Counter[str]:
 
 
 def _automations(it: Scene) -> list[str]:
-    """The automation ran once for each crashed run, and each time made one run."""
+    """For no crashed run did the automation run twice, or make two runs.
+
+    That it has not run yet is no fault of this kind: `crashed_runs` tells it. An event whose
+    predecessor was lost with a server is held back by Prefect for a quarter of an hour.
+    """
     crashed = crashed_runs(it)
     [made] = it.ask_prefect(
         "select count(*) as n from flow_run where created_by ->> 'type' = 'AUTOMATION'"
     )
-    wrong = [f"crash {one}: the automation ran {n} times" for one, n in crashed.items() if n != 1]
-    if made["n"] != len(crashed):
+    wrong = [f"crash {one}: the automation ran {n} times" for one, n in crashed.items() if n > 1]
+    if made["n"] > len(crashed):
         wrong.append(f"{len(crashed)} crashed runs, {made['n']} runs made by the automation")
     return wrong
