@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvitt.domain.errors import PeriodFailed, Unsent
+from kvitt.domain.errors import PeriodFailed, PeriodPostponed, Unsent
 from tests.sync.scene import until
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ async def test_a_vendor_that_cannot_be_asked_leaves_it_to_the_next_run(
     await it.approve(1)
     on = {"xledger": "glImportItems", "business-central": "generalLedgerSetup.list"}[books.vendor]
     books.fault("status", on=on, status=503, times=3)
-    with pytest.raises(Unsent):
+    with pytest.raises(PeriodPostponed):
         await it.run()
     assert (it.stage.chunks(), fitted(it)) == ([], False)
     await it.receipt()
