@@ -3,6 +3,7 @@
 .PHONY: help install demo up down test crash year bench scheduler beyond check format lock clean
 
 PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 venv   := .venv
 bin    := $(venv)/bin
 
