@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 
     from kvitt.attempts import Attempt
+    from kvitt.domain.errors import PeriodFailed
+    from kvitt.domain.reconcile import Comparison
     from kvitt.ports import Vendor
 
 T = TypeVar("T")
@@ -367,36 +369,45 @@ class _Export:
     async def _look(self, chunk: Chunk, vouchers: Sequence[Voucher]) -> Sequence[Voucher]:
         """Read back a chunk whose reply is missing; returns what of it is to be sent again.
 
-        What is there is confirmed at once. What is not there may still come: until the ledger says
-        that it will not, the period waits (PeriodUncertain).
+        What is there is confirmed at once. What is not there, or not all of it, may still come:
+        until the ledger says that it will not, the period waits (PeriodUncertain).
         """
-        missing = await self._missing(vouchers)
-        if not missing:
+        there = await self._compared(vouchers)
+        if there.complete:
             await self._decide(chunk, "confirmed", detail="found when read back")
-            return missing
-        if (await self._absent(chunk)).state is ChunkState.UNCERTAIN:
-            there = len(vouchers) - len(missing)
+        elif (await self._absent(chunk)).state is ChunkState.UNCERTAIN:
+            in_part = f", {len(there.short)} of them in part" if there.short else ""
             raise await suspended(
                 self._this,
-                f"vouchers {vouchers[0].sequence} to {vouchers[-1].sequence}: {there} of "
-                f"{len(vouchers)} are in the books",
+                f"vouchers {vouchers[0].sequence} to {vouchers[-1].sequence}: {there.present} of "
+                f"{len(vouchers)} are in the books{in_part}",
             )
-        return missing
+        return await self._none_short(there)
 
     async def _missing(self, vouchers: Sequence[Voucher]) -> Sequence[Voucher]:
-        """Return those vouchers that the books do not hold; what differs there is for a person."""
+        """Return those vouchers that the books do not hold, when nothing can come any more."""
+        return await self._none_short(await self._compared(vouchers))
+
+    async def _compared(self, vouchers: Sequence[Voucher]) -> Comparison:
+        """Hold vouchers against the books; what no waiting makes right is for a person."""
         if not vouchers:
-            return vouchers
-        first, last = vouchers[0].sequence, vouchers[-1].sequence
-        reading = self._vendor.find(self._this.period, first=first, last=last)
+            return compare(vouchers, {})
+        reading = self._vendor.find(self._this.period, vouchers)
         there = compare(vouchers, await read_back(self._this, reading))
         if there.contradictions:
-            raise await failed(
-                self._this,
-                "the books hold something else than was sent: "
-                + "; ".join(there.contradictions[:5]),
-            )
+            raise await self._contradicted(there.contradictions)
+        return there
+
+    async def _none_short(self, there: Comparison) -> Sequence[Voucher]:
+        """Return what is missing. What is there in part, and stays so, is for a person."""
+        if there.short:
+            raise await self._contradicted(there.short)
         return there.missing
+
+    async def _contradicted(self, words: Sequence[str]) -> PeriodFailed:
+        return await failed(
+            self._this, "the books hold something else than was sent: " + "; ".join(words[:5])
+        )
 
     async def _absent(self, chunk: Chunk) -> Chunk:
         """Tell the ledger that something is not there; it decides whether that means anything."""

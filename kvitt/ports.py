@@ -339,8 +339,11 @@ class Vendor(Protocol):
         """Whether nothing of the period waits for posting any more, and something was posted."""
         ...
 
-    async def find(self, period: Period, *, first: int, last: int) -> Mapping[int, FoundVoucher]:
-        """Read back which vouchers, by place in the batch, the books hold, staged or posted."""
+    async def find(self, period: Period, vouchers: Sequence[Voucher]) -> Mapping[int, FoundVoucher]:
+        """Read back which of a chunk's vouchers, by place in the batch, are staged or posted.
+
+        What was left of a voucher is not shown where `send` takes it back and begins anew.
+        """
         ...
 
     async def totals(self, period: Period) -> Totals:

@@ -22,28 +22,39 @@ class FoundVoucher:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """What of a chunk a vendor has. `contradictions` are sentences for a person."""
+    """What of a chunk a vendor has. `short` and `contradictions` are sentences for a person.
+
+    `short` are vouchers that are there in part, so far; `contradictions` those that no waiting
+    makes right.
+    """
 
     missing: tuple[Voucher, ...]
+    short: tuple[str, ...]
     contradictions: tuple[str, ...]
     present: int
 
     @property
     def complete(self) -> bool:
         """All is there, and as it was sent."""
-        return not self.missing and not self.contradictions
+        return not (self.missing or self.short or self.contradictions)
 
 
 def compare(vouchers: Sequence[Voucher], found: Mapping[int, FoundVoucher]) -> Comparison:
     """Hold a chunk's vouchers against what was found, by their place in the batch."""
+    short: list[str] = []
+    contradictions: list[str] = []
+    for voucher in vouchers:
+        sent, there = voucher.totals, found.get(voucher.sequence)
+        if there is None or (there.lines, there.booked) == (sent.lines, sent.booked):
+            continue
+        in_part = there.lines < sent.lines and there.booked <= sent.booked
+        (short if in_part else contradictions).append(
+            f"voucher {voucher.number} (record {voucher.record_id}): sent {sent.lines} lines of "
+            f"{sent.booked:f}, the books show {there.lines} of {there.booked:f}"
+        )
     return Comparison(
         missing=tuple(v for v in vouchers if v.sequence not in found),
-        contradictions=tuple(
-            f"voucher {v.number} (record {v.record_id}): sent {v.totals.lines} lines of "
-            f"{v.totals.booked:f}, the books show {there.lines} of {there.booked:f}"
-            for v in vouchers
-            if (there := found.get(v.sequence)) is not None
-            and (there.lines, there.booked) != (v.totals.lines, v.totals.booked)
-        ),
+        short=tuple(short),
+        contradictions=tuple(contradictions),
         present=sum(v.sequence in found for v in vouchers),
     )

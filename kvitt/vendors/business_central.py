@@ -453,28 +453,24 @@ class BusinessCentral:
     ) -> bool:
         """Take back what an interrupted call left of vouchers, and say whether there was any.
 
-        They are those that do not balance. Raises Refused where they are not as we left them.
+        Raises Refused where there is neither a part of what we wrote nor all of a voucher.
         """
-        ours = {line["lineNumber"]: line["amount"] for line in lines}
-        staged: defaultdict[int, list[_StagedLine]] = defaultdict(list)
+        ours: defaultdict[int, dict[int, Decimal]] = defaultdict(dict)
+        for line in lines:
+            ours[_sequence(line)][line["lineNumber"]] = line["amount"]
         options = {"$select": "documentNumber,lineNumber,amount"}
-        sequences = sorted(_sequences(lines))
-        async for line in self._lines_named(period, journal, sequences, options, _StagedLine):
-            staged[line.line_number // (_LINES_PER_VOUCHER + 1)].append(line)
-        partial = [s for s, them in staged.items() if sum(line.amount for line in them)]
-        known = all(
-            line.amount in (ours.get(line.line_number), _BARE_AMOUNT)
-            for sequence in partial
-            for line in staged[sequence]
-        )
-        if not staged or not known:
+        rows = self._lines_named(period, journal, sorted(ours), options, _StagedLine)
+        staged = await _by_voucher(period, rows)
+        parts = [sequence for sequence, them in staged.items() if _is_part(them, ours[sequence])]
+        others = [them for sequence, them in staged.items() if sequence not in parts]
+        if not staged or any(sum(line.amount for line in them) for them in others):
             raise Refused(
                 f"journal {_code(period)} holds lines under the numbers of {_named(lines)} that "
                 "kvitt did not write, or cannot see. Look there, delete them, then start the "
                 "period again"
             )
-        await self.withdraw(period, partial, guard=guard)
-        return bool(partial)
+        await self.withdraw(period, parts, guard=guard)
+        return bool(parts)
 
     async def _take_back(
         self, period: Period, lines: Sequence[Json], error: VendorError, guard: Guard
@@ -534,18 +530,21 @@ class BusinessCentral:
 
     # -- reading back ------------------------------------------------------------------------------
 
-    async def find(self, period: Period, *, first: int, last: int) -> Mapping[int, FoundVoucher]:
+    async def find(self, period: Period, vouchers: Sequence[Voucher]) -> Mapping[int, FoundVoucher]:
         """Read which vouchers are staged or posted; two of one name show as one of twice the lines.
+
+        What an interrupted call left of a voucher in the journal is not shown: see `send`.
 
         Raises Refused for a journal that is there without lines and entries: a mere header, or
         posted under other numbers, and nobody but a person can tell which.
         """
         journal = await self._journal_if_any(period)
+        first, last = vouchers[0].sequence, vouchers[-1].sequence
         tally = Tally(first, last)
         # Staged first: what is posted in between is seen twice, and stops for a person. The other
         # way round it would be seen nowhere, and sent again.
         if journal is not None:
-            await self._count_staged(period, journal, tally, first, last)
+            await self._count_staged(period, journal, tally, vouchers)
         await self._count_entries(period, tally, first, last)
         if journal is not None and not tally.lines and not await self._holds_anything(period):
             raise Refused(
@@ -789,22 +788,21 @@ class BusinessCentral:
         return self._journals.get(code)
 
     async def _count_staged(
-        self, period: Period, journal: UUID, tally: Tally, first: int, last: int
+        self, period: Period, journal: UUID, tally: Tally, vouchers: Sequence[Voucher]
     ) -> None:
-        """Count the staged lines of vouchers that are whole: that balance.
+        """Count the staged lines of vouchers, but not what an interrupted call left of one.
 
-        The others were left by a call that was interrupted, and are taken back before it is made
-        again.
+        That is taken back before the call is made again.
         """
-        amounts: defaultdict[int, list[Decimal]] = defaultdict(list)
+        first, last = vouchers[0].sequence, vouchers[-1].sequence
         options = _between(period, first, last, select="documentNumber,lineNumber,amount")
-        async for row in self._lines_of(period, journal, options, _StagedLine):
-            if (sequence := sequence_in(period, row.document_number)) is not None:
-                amounts[sequence].append(row.amount)
-        for sequence, signed in amounts.items():
-            if not sum(signed):
-                for amount in signed:
-                    tally.add(sequence, amount)
+        rows = self._lines_of(period, journal, options, _StagedLine)
+        staged = await _by_voucher(period, rows)
+        ours = {voucher.sequence: _amounts(voucher) for voucher in vouchers}
+        for sequence, lines in staged.items():
+            if not _is_part(lines, ours.get(sequence, {})):
+                for line in lines:
+                    tally.add(sequence, line.amount)
 
     async def _count_entries(self, period: Period, tally: Tally, first: int, last: int) -> None:
         options = _between(period, first, last, select="documentNumber,debitAmount")
@@ -1043,6 +1041,34 @@ def _words_of(line: VoucherLine) -> Json:
             {"code": code, "valueCode": value} for code, value in line.dimensions.items()
         ]
     return words
+
+
+def _amounts(voucher: Voucher) -> dict[int, Decimal]:
+    """Return the amounts of a voucher by the numbers of its lines."""
+    return {line_number(voucher.sequence, line.number): line.booked for line in voucher.lines}
+
+
+async def _by_voucher(
+    period: Period, rows: AsyncIterator[_StagedLine]
+) -> Mapping[int, Sequence[_StagedLine]]:
+    staged: defaultdict[int, list[_StagedLine]] = defaultdict(list)
+    async for row in rows:
+        # Somebody else's number may sort among ours.
+        if (sequence := sequence_in(period, row.document_number)) is not None:
+            staged[sequence].append(row)
+    return staged
+
+
+def _is_part(staged: Sequence[_StagedLine], ours: Mapping[int, Decimal]) -> bool:
+    """Whether staged lines are what an interrupted call left of a voucher, and not all of it.
+
+    Each is as we wrote it, or bare still. A part may well balance: so it is told by its lines.
+    """
+    there = {line.line_number: line.amount for line in staged}
+    return there != ours and all(
+        number in ours and amount in (ours[number], _BARE_AMOUNT)
+        for number, amount in there.items()
+    )
 
 
 def _parts(lines: Sequence[Json]) -> Iterator[list[Json]]:

@@ -422,24 +422,24 @@ class Dataverse:
         self, period: Period, vouchers: Sequence[Voucher], there: _AlreadyThere
     ) -> Sequence[Voucher]:
         """Return which vouchers are not there. Raises Refused where one is there, but different."""
-        first, last = vouchers[0].sequence, vouchers[-1].sequence
         try:
-            found = await self.find(period, first=first, last=last)
+            found = await self.find(period, vouchers)
         except Unsent as unread:
             raise Uncertain(f"{there}. It could not be read back: {unread}") from there
         seen = compare(vouchers, found)
-        if seen.contradictions:
+        if different := (*seen.contradictions, *seen.short):  # what was there came as a whole
             raise Refused(
                 "Dataverse holds something else under the names of these vouchers: "
-                f"{'; '.join(seen.contradictions[:5])}. Look there, delete what is wrong, then "
+                f"{'; '.join(different[:5])}. Look there, delete what is wrong, then "
                 "start the period again"
             ) from there
         return seen.missing
 
     # -- reading back ------------------------------------------------------------------------------
 
-    async def find(self, period: Period, *, first: int, last: int) -> Mapping[int, FoundVoucher]:
+    async def find(self, period: Period, vouchers: Sequence[Voucher]) -> Mapping[int, FoundVoucher]:
         """Read which vouchers are there."""
+        first, last = vouchers[0].sequence, vouchers[-1].sequence
         tally = Tally(first, last)
         async for sequence, row in self._lines_of(period, first, last):
             tally.add(sequence, row.amount or Decimal(0))

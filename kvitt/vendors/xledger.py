@@ -382,11 +382,12 @@ class Xledger:
 
     # -- reading back ------------------------------------------------------------------------------
 
-    async def find(self, period: Period, *, first: int, last: int) -> Mapping[int, FoundVoucher]:
+    async def find(self, period: Period, vouchers: Sequence[Voucher]) -> Mapping[int, FoundVoucher]:
         """Read which vouchers are staged or posted; two of one name show as one of twice the lines.
 
         Raises Refused where some are not, and the posting job says that it refused them.
         """
+        first, last = vouchers[0].sequence, vouchers[-1].sequence
         staged, posted = await self._read(period, first, last)
         found = (staged.tally + posted.tally).found()
         if any(sequence not in found for sequence in range(first, last + 1)):

@@ -133,7 +133,28 @@ def test_what_is_not_there_is_missing_and_contradicts_nothing() -> None:
 
 @pytest.mark.parametrize(
     "shown",
-    [FoundVoucher(lines=4, booked=Decimal("513.40")), FoundVoucher(lines=2, booked=Decimal(1))],
+    [FoundVoucher(lines=1, booked=Decimal("513.40")), FoundVoucher(lines=1, booked=Decimal(0))],
+)
+def test_fewer_lines_of_no_more_than_was_sent_are_short_and_contradict_nothing_yet(
+    shown: FoundVoucher,
+) -> None:
+    there = compare(VOUCHERS, {**found(*VOUCHERS), 2: shown})
+    assert there.short == (
+        (
+            "voucher 102 (record 2026-0001): sent 2 lines of 513.40, "
+            f"the books show 1 of {shown.booked}"
+        ),
+    )
+    assert (there.missing, there.contradictions, there.complete) == ((), (), False)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        FoundVoucher(lines=4, booked=Decimal("513.40")),
+        FoundVoucher(lines=2, booked=Decimal(1)),
+        FoundVoucher(lines=1, booked=Decimal("513.41")),
+    ],
 )
 def test_what_is_there_otherwise_is_told_with_both_sides(shown: FoundVoucher) -> None:
     there = compare(VOUCHERS, {**found(*VOUCHERS), 2: shown})

@@ -122,9 +122,9 @@ class Books:
             raise Uncertain("no reply")
         return {}
 
-    async def find(self, period: Period, *, first: int, last: int) -> Mapping[int, FoundVoucher]:
+    async def find(self, period: Period, vouchers: Sequence[Voucher]) -> Mapping[int, FoundVoucher]:
         there = self.vouchers.get(period.key, {})
-        return {place: found for place, found in there.items() if first <= place <= last}
+        return {v.sequence: there[v.sequence] for v in vouchers if v.sequence in there}
 
     async def totals(self, period: Period) -> Totals:
         there = self.vouchers.get(period.key, {})

@@ -10,7 +10,8 @@ import pytest
 
 from kvitt.domain.errors import PeriodFailed, PeriodPostponed
 from kvitt.ports import Claim, ClaimOutcome
-from tests.sync.scene import until
+from tests.cast import HOUR, claim_for_travel
+from tests.sync.scene import LONG_ENOUGH, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -104,12 +105,33 @@ async def test_a_voucher_that_arrived_in_part_is_taken_back_or_stops_for_a_perso
         assert receipt["read_back"]["lines"] == 2
         assert it.audit().clean
         return
+    assert await it.is_uncertain() == "vouchers 1 to 1: 1 of 1 are in the books, 1 of them in part"
+    it.stage.time_passes(LONG_ENOUGH)
+    await it.is_uncertain()  # the rest of it may be on its way: one look more
+    it.stage.time_passes(LONG_ENOUGH)
     for _ in range(2):  # a person who lets it go on without mending it learns the same
         with pytest.raises(PeriodFailed, match="the books show 1 of 513"):
             await it.run()
         assert it.stage.state() == "failed"
         await it.stage.mend()
     assert books.calls()[books.first_write] == 1
+
+
+async def test_a_long_voucher_of_which_a_balanced_part_arrived_is_begun_anew(
+    scene: SetScene, business_central: Books
+) -> None:
+    it = await scene(business_central)
+    small = claim_for_travel(it.stage.id, 1, it.stage.due[0] - HOUR / 2)
+    long = claim_for_travel(it.stage.id, 2, it.stage.due[0] - HOUR / 3)
+    long = long.model_copy(update={"lines": long.lines * 60})
+    it.records += [small, long]
+    await it.stage.ledger.add_records(it.records)
+    business_central.fault("drop-before", on="batch", nth=2)
+    assert await it.is_uncertain() == "vouchers 2 to 2: 0 of 1 are in the books"
+    assert len(business_central.lines("staged")) == 102
+    receipt = await it.receipt_after_waiting()
+    assert receipt["read_back"]["lines"] == 122
+    assert it.audit().clean
 
 
 async def test_after_a_lost_call_no_other_one_is_begun(scene: SetScene, books: Books) -> None:

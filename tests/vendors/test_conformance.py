@@ -42,12 +42,12 @@ async def test_what_was_sent_is_found_posted_and_totalled(
     client: Client, simulator: Simulator, period: Period
 ) -> None:
     await client.send(period, VOUCHERS, begins=True, guard=allow)
-    assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
+    assert compare(VOUCHERS, await client.find(period, VOUCHERS)).complete
     await client.post(period, guard=allow)
     simulator.run_jobs()
 
     assert await client.posted(period)
-    assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
+    assert compare(VOUCHERS, await client.find(period, VOUCHERS)).complete
     shown, sent = await client.totals(period), totals_of(VOUCHERS)
     assert (shown.vouchers, shown.lines, shown.booked) == (sent.vouchers, sent.lines, sent.booked)
     assert shown.original in (None, sent.original)
@@ -94,14 +94,14 @@ async def test_a_plain_voucher_is_not_objected_to(client: Client, period: Period
 
 
 async def test_what_never_arrived_is_not_found(client: Client, period: Period) -> None:
-    assert await client.find(period, first=1, last=3) == {}
+    assert await client.find(period, VOUCHERS) == {}
 
 
 async def test_two_integrations_in_one_company_do_not_see_each_other(client: Client) -> None:
     mine, yours = a_period(), a_period()
     await client.send(mine, [a_claim(1, "10.00")], begins=True, guard=allow)
     await client.send(yours, [a_claim(1, "20.00"), a_claim(2, "30.00")], begins=True, guard=allow)
-    found = await client.find(mine, first=1, last=2)
+    found = await client.find(mine, VOUCHERS[:2])
     assert found == {1: FoundVoucher(lines=2, booked=Decimal(10))}
 
 
@@ -111,7 +111,7 @@ async def test_a_lost_reply_is_uncertain_and_reading_back_shows_what_arrived(
     simulator.fault(simulator.writes, "reply-lost")
     with pytest.raises(Uncertain, match="read back before anything is sent again"):
         await client.send(period, VOUCHERS, begins=True, guard=allow)
-    assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
+    assert compare(VOUCHERS, await client.find(period, VOUCHERS)).complete
     assert len(simulator.lines(period)) == 7
 
 
@@ -121,7 +121,7 @@ async def test_a_call_that_was_dropped_before_is_uncertain_too_and_may_be_sent_a
     simulator.fault(simulator.writes, "drop-before")
     with pytest.raises(Uncertain):
         await client.send(period, VOUCHERS, begins=True, guard=allow)
-    assert await client.find(period, first=1, last=3) == {}
+    assert await client.find(period, VOUCHERS) == {}
     await client.send(period, VOUCHERS, begins=True, guard=allow)
     assert len(simulator.lines(period)) == 7
 
@@ -133,7 +133,7 @@ async def test_a_reply_that_cannot_be_read_is_uncertain(
     simulator.fault(simulator.writes, fault)
     with pytest.raises(Uncertain):
         await client.send(period, VOUCHERS, begins=True, guard=allow)
-    assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
+    assert compare(VOUCHERS, await client.find(period, VOUCHERS)).complete
 
 
 async def test_a_reply_that_takes_too_long_is_uncertain(
@@ -144,7 +144,7 @@ async def test_a_reply_that_takes_too_long_is_uncertain(
         simulator.fault(simulator.writes, "slow", delay=0.6)
         with pytest.raises(Uncertain, match="ReadTimeout"):
             await client.send(period, VOUCHERS, begins=True, guard=allow)
-        assert compare(VOUCHERS, await client.find(period, first=1, last=3)).complete
+        assert compare(VOUCHERS, await client.find(period, VOUCHERS)).complete
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
@@ -194,7 +194,7 @@ async def test_a_read_is_made_again(
 ) -> None:
     await client.send(period, VOUCHERS, begins=True, guard=allow)
     simulator.fault(simulator.reads, fault, times=2)
-    assert len(await client.find(period, first=1, last=3)) == 3
+    assert len(await client.find(period, VOUCHERS)) == 3
 
 
 async def test_a_read_that_never_comes_through_is_unsent(

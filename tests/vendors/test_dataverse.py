@@ -107,7 +107,7 @@ async def test_what_is_there_already_is_left_and_only_the_rest_is_sent(
     await dv.send(period, claims(2, 3), begins=True, guard=allow)
     await dv.send(period, claims(1, 4), begins=False, guard=allow)
     assert len(dataverse.lines(period)) == 8
-    assert compare(claims(1, 4), await dv.find(period, first=1, last=4)).complete
+    assert compare(claims(1, 4), await dv.find(period, claims(1, 4))).complete
 
 
 async def test_a_voucher_that_is_there_as_it_was_sent_counts_as_sent(
@@ -139,10 +139,10 @@ async def test_a_lost_call_that_commits_after_it_was_sent_again_adds_nothing(
     dataverse.fault("batch", "late-commit", commit_after=0.5)
     with pytest.raises(Uncertain):
         await dv.send(period, claims(1, 5), begins=True, guard=allow)
-    assert await dv.find(period, first=1, last=5) == {}
+    assert await dv.find(period, claims(1, 5)) == {}
     await dv.send(period, claims(1, 2), begins=False, guard=allow)
     await asyncio.sleep(0.7)
-    assert compare(claims(1, 2), await dv.find(period, first=1, last=5)).complete
+    assert compare(claims(1, 2), await dv.find(period, claims(1, 5))).complete
     assert len(dataverse.lines(period)) == 4
 
 
@@ -170,7 +170,7 @@ async def test_a_line_is_there_once_whether_the_header_counts_in_a_change_set_or
     await dv.send(period, claims(1, 3), begins=True, guard=allow)
     await dv.send(period, claims(1, 5), begins=False, guard=allow)
     assert len(dataverse.lines(period)) == 10
-    assert compare(claims(1, 5), await dv.find(period, first=1, last=5)).complete
+    assert compare(claims(1, 5), await dv.find(period, claims(1, 5))).complete
 
 
 async def test_calls_side_by_side_stay_far_below_what_an_app_may_ask_at_once(
@@ -341,7 +341,7 @@ async def test_half_a_batch_never_comes_and_is_sent_again(
     dataverse.fault("batch", "half-batch")
     with pytest.raises(Uncertain):
         await dv.send(period, claims(1, 10), begins=True, guard=allow)
-    assert await dv.find(period, first=1, last=10) == {}
+    assert await dv.find(period, claims(1, 10)) == {}
     await dv.send(period, claims(1, 10), begins=True, guard=allow)
     assert len(dataverse.lines(period)) == 20
 
@@ -417,7 +417,7 @@ async def test_columns_of_other_names_are_written_and_read(
         assert await client.misfits(book_currency="NOK", today=TODAY) == []
         await client.send(period, claims(1, 3), begins=True, guard=allow)
         await client.send(period, claims(1, 3), begins=True, guard=allow)
-        assert compare(claims(1, 3), await client.find(period, first=1, last=3)).complete
+        assert compare(claims(1, 3), await client.find(period, claims(1, 3))).complete
 
 
 async def test_a_dimension_in_a_column_that_holds_something_else_stops_before_it_is_sent(
@@ -442,7 +442,7 @@ async def test_what_is_read_back_comes_in_pages(
     dataverse.change(page_size=7)
     await dv.send(period, claims(1, 20), begins=True, guard=allow)
     before = dataverse.operations()["rows.list"]
-    assert compare(claims(1, 20), await dv.find(period, first=1, last=20)).complete
+    assert compare(claims(1, 20), await dv.find(period, claims(1, 20))).complete
     assert dataverse.operations()["rows.list"] == before + 6
 
 
@@ -456,7 +456,7 @@ async def test_vouchers_are_found_whether_hyphens_sort_or_not(
     dataverse.change(hyphens_sort=counts)
     await dv.send(period, claims(1, 12), begins=True, guard=allow)
     await dv.send(a_period(), claims(1, 3), begins=True, guard=allow)
-    found = await dv.find(period, first=3, last=11)
+    found = await dv.find(period, claims(3, 11))
     assert sorted(found) == list(range(3, 12))
     assert compare(claims(3, 11), found).complete
 
@@ -488,7 +488,7 @@ async def test_more_decimals_than_the_table_has_are_never_taken_for_the_same(
             await dv.send(period, [a_claim(1, "1.005")], begins=True, guard=allow)
     else:
         await dv.send(period, [a_claim(1, "1.005")], begins=True, guard=allow)
-    found = await dv.find(period, first=1, last=1)
+    found = await dv.find(period, [a_claim(1)])
     assert not compare([a_claim(1, "1.005")], found).complete
 
 

@@ -96,7 +96,7 @@ async def test_nothing_else_is_sent_than_these_documents(xl: Client, period: Per
     with respx.mock(assert_all_called=False) as router:
         router.route(host="127.0.0.1").pass_through()
         await xl.send(period, [a_claim(1), EVERYTHING], begins=True, guard=allow)
-        await xl.find(period, first=1, last=9)
+        await xl.find(period, claims(1, 9))
         await xl.totals(period)
         await xl.refused_lines(period)
         await xl.misfits(book_currency="NOK", today=date(2026, 11, 24))
@@ -193,13 +193,13 @@ async def test_each_request_that_is_made_is_known_to_the_entity_definitions(
         await bc.send(period, claims(4, 6), begins=False, guard=allow)
         with pytest.raises(VendorError):
             await bc.send(period, claims(4, 6), begins=False, guard=allow)
-        await bc.find(period, first=1, last=6)
+        await bc.find(period, claims(1, 6))
         await bc.withdraw(period, [1, 2], guard=allow)
         await bc.post(period, guard=allow)
         assert await bc.posted(period)
         await bc.totals(period)
         async with business_central.open() as another:
-            await another.find(period, first=1, last=6)
+            await another.find(period, claims(1, 6))
             await another.refused_lines(period)
         await bc.send(other, [a_claim(1)], begins=True, guard=allow)
         business_central.block("7140")

@@ -451,7 +451,7 @@ async def test_nothing_is_said_in_two_ways(
 ) -> None:
     empty = {"edges": nothing, "pageInfo": {"hasNextPage": False}}
     vendor.mock(return_value=httpx.Response(200, json={"data": {"rows": empty, "problems": empty}}))
-    assert await canned.find(period, first=1, last=1) == {}
+    assert await canned.find(period, [a_claim(1)]) == {}
     assert (await canned.totals(period)).lines == 0
     assert await canned.refused_lines(period) == {}
     [standing] = await canned.standings([Look(period=period, lines=2)])
@@ -499,7 +499,7 @@ async def test_by_reference_a_range_of_vouchers_is_found_to_its_last_line(
     long = voucher(4, line("7140", "100.00"), *[line("2910", "-1.00")] * 100)
     await by_reference.send(period, [*claims(1, 3), long, a_claim(5)], begins=True, guard=allow)
     for _ in range(2):
-        found = await by_reference.find(period, first=2, last=4)
+        found = await by_reference.find(period, claims(2, 4))
         assert compare([*claims(2, 3), long], found).complete
         assert set(found) == {2, 3, 4}
         xledger.run_jobs()
@@ -536,7 +536,7 @@ async def test_a_read_back_follows_the_pages(
     await xl.send(period, claims(1, 4), begins=True, guard=allow)
     xledger.run_jobs()
     await xl.send(period, claims(5, 9), begins=False, guard=allow)
-    assert compare(claims(1, 9), await xl.find(period, first=1, last=9)).complete
+    assert compare(claims(1, 9), await xl.find(period, claims(1, 9))).complete
     xledger.change(largest_page=1000)
 
 
@@ -546,7 +546,7 @@ async def test_a_row_that_moves_while_we_read_counts_once(
     staged, posted = a_row(period, 1, "5.00"), a_row(period, 2, "5.00")
     replies = [a_page(staged), a_page(posted), a_page(), a_page(posted)]
     vendor.mock(side_effect=replies)
-    found = await canned.find(period, first=1, last=1)
+    found = await canned.find(period, [a_claim(1)])
     assert found == {1: FoundVoucher(lines=1, booked=Decimal(5))}
 
 
@@ -556,7 +556,7 @@ async def test_a_row_that_is_staged_beside_its_posted_twin_counts_twice(
     await xl.send(period, [a_claim(1, "5.00")], begins=True, guard=allow)
     xledger.run_jobs()
     await xl.send(period, [a_claim(1, "5.00")], begins=True, guard=allow)  # a late commit
-    found = await xl.find(period, first=1, last=1)
+    found = await xl.find(period, [a_claim(1)])
     assert found == {1: FoundVoucher(lines=4, booked=Decimal(10))}
 
 
@@ -617,14 +617,14 @@ async def test_rows_that_the_posting_job_refused_are_named(
     problem = {"dbId": 9, "extIdentifier": f"{period.reference}-000001-0001", "message": "Closed."}
     vendor.mock(side_effect=[a_page(), a_page(), a_page(problem)])
     with pytest.raises(Refused, match="Closed"):
-        await canned.find(period, first=1, last=1)
+        await canned.find(period, [a_claim(1)])
 
 
 async def test_a_schema_whose_errors_have_no_reference_shows_what_is_missing_all_the_same(
     xl: Client, xledger: Simulator, period: Period
 ) -> None:
     xledger.change(errors_carry_ext_identifier=False)
-    assert await xl.find(period, first=1, last=1) == {}
+    assert await xl.find(period, [a_claim(1)]) == {}
     xledger.change(errors_carry_ext_identifier=True)
 
 
@@ -634,7 +634,7 @@ async def test_rows_in_neither_table_are_not_there_yet(
     await xl.send(period, [a_claim(1)], begins=True, guard=allow)
     assert xl.habits.absences == 2
     xledger.run_jobs()
-    assert len(await xl.find(period, first=1, last=1)) == 1
+    assert len(await xl.find(period, [a_claim(1)])) == 1
 
 
 # -- the follow-up ---------------------------------------------------------------------------------
@@ -705,7 +705,7 @@ async def test_vouchers_balance_wherever_it_is_checked(
     xledger.change(balance=balance)
     await xl.send(period, claims(1, 3), begins=True, guard=allow)
     xledger.run_jobs()
-    assert compare(claims(1, 3), await xl.find(period, first=1, last=3)).complete
+    assert compare(claims(1, 3), await xl.find(period, claims(1, 3))).complete
 
 
 @pytest.mark.parametrize("checked_at", ["import", "posting"])
@@ -731,7 +731,7 @@ async def test_a_bad_node_that_is_left_out_is_missing_and_then_to_blame(
     wrong = voucher(2, line("9999", "1.00"), line("9998", "-1.00"))
     with pytest.raises(Uncertain):
         await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
-    there = compare([a_claim(1), wrong], await xl.find(period, first=1, last=2))
+    there = compare([a_claim(1), wrong], await xl.find(period, claims(1, 2)))
     assert [each.sequence for each in there.missing] == [2]
     with pytest.raises(Refused) as caught:
         await xl.send(period, [wrong], begins=False, guard=allow)
@@ -746,7 +746,7 @@ async def test_ids_are_read_as_strings_and_as_numbers(
     reference = await xl.send(period, [a_claim(1)], begins=True, guard=allow)
     assert int(reference["first"]) > 2**53
     assert reference["rows"] == 2
-    assert len(await xl.find(period, first=1, last=1)) == 1
+    assert len(await xl.find(period, [a_claim(1)])) == 1
 
 
 @pytest.mark.parametrize("empty", ["null", "list"])
@@ -754,7 +754,7 @@ async def test_no_hits_are_read_in_both_forms(
     xl: Client, xledger: Simulator, period: Period, empty: str
 ) -> None:
     xledger.change(empty_edges=empty)
-    assert await xl.find(period, first=1, last=1) == {}
+    assert await xl.find(period, [a_claim(1)]) == {}
     assert (await xl.totals(period)).lines == 0
 
 
@@ -774,7 +774,7 @@ async def test_what_was_sent_is_found_whether_one_can_filter_by_reference_or_not
 ) -> None:
     xledger.change(filter_by_ext_identifier=filterable)
     await xl.send(period, claims(1, 2), begins=True, guard=allow)
-    assert compare(claims(1, 2), await xl.find(period, first=1, last=2)).complete
+    assert compare(claims(1, 2), await xl.find(period, claims(1, 2))).complete
 
 
 # -- facts of the page that have no other place ----------------------------------------------------
