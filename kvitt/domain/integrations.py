@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
 
 
 def _check_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone of the IANA list, like Europe/Oslo") from error
+    """Return the name of a zone that is the same everywhere; else ValueError.
+
+    Names without an area are old ones, or say what this machine happens to have: `localtime`.
+    """
+    if name != "UTC" and ("/" not in name or name not in _zones()):
+        raise ValueError(f"{name!r} is no time zone of the IANA list with an area, like Europe/Oslo")
     return name
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 class BudgetLimits(Part):
