@@ -24,7 +24,9 @@ def _check_zone(name: str) -> str:
     Names without an area are old ones, or say what this machine happens to have: `localtime`.
     """
     if name != "UTC" and ("/" not in name or name not in _zones()):
-        raise ValueError(f"{name!r} is no time zone of the IANA list with an area, like Europe/Oslo")
+        raise ValueError(
+            f"{name!r} is no time zone of the IANA list with an area, like Europe/Oslo"
+        )
     return name
 
 
