@@ -39,14 +39,16 @@ class BudgetLimits(Part):
     """How many requests a month the connection may spend. None: the vendor's, or kvitt's, default.
 
     `paid`: go on when they are spent. `probe_share`: how much of them at most goes to probes.
-    `warn_from`: which part of them is spent when a warning comes. Integrations that share a
-    connection share its budget; of what they state, the strictest counts.
+    `warn_from`: which part of them is spent when a warning comes. `backfill_share`: which part of
+    them is spent when past periods are filled in no more, so that the schedule has the rest.
+    Integrations that share a connection share its budget; of what they state, the strictest counts.
     """
 
     requests: int | None = Field(default=None, ge=1)
     paid: bool | None = None
     probe_share: float | None = Field(default=None, ge=0, le=1)
     warn_from: float | None = Field(default=None, gt=0, le=1)
+    backfill_share: float | None = Field(default=None, ge=0, le=1)
 
 
 class Limits(Part):

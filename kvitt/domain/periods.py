@@ -49,6 +49,7 @@ class Period(BaseModel):
     opens_at: AwareDatetime
     due_at: AwareDatetime
     state: PeriodState
+    backfill: bool = False
     fence: int = Field(ge=0)
     not_before: AwareDatetime | None = None
     waiting_for: str | None = None
