@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +16,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.files import FileError
+from cli.ledger import open_ledger
+from kvitt.budget import open_budget
 from kvitt.domain.integrations import Timeouts
+from kvitt.ports import Uncounted
 from kvitt.vendors import VENDORS
 from kvitt.vendors.facts import EXAMINATIONS, Answer, Record, Verdict, answers_to
 
 if TYPE_CHECKING:
-    from kvitt.vendors.facts import Examination
+    from collections.abc import AsyncGenerator
+
+    from kvitt.ports import Budget
 
 _COLOURS = {Verdict.TRUE: "green", Verdict.FALSE: "yellow", Verdict.UNKNOWN: "dim"}
 
@@ -36,6 +42,9 @@ def facts(
     record: Annotated[
         Path | None, typer.Option(help="Where the record goes; else kvitt-facts-VENDOR.json.")
     ] = None,
+    project: Annotated[
+        str, typer.Option(help="Name of the block of the Supabase project, which counts them.")
+    ] = "kvitt",
     *,
     write: Annotated[bool, typer.Option(help="Ask what only writing tells; see the docs.")] = False,
     anywhere: Annotated[
@@ -54,7 +63,7 @@ def facts(
             f"{examination.address(told)} is not known to be a demo. What writing leaves there is "
             "named and never posted; if you want it all the same, add --anywhere"
         )
-    found = asyncio.run(_ask(vendor, examination, told, write=write))
+    found = asyncio.run(ask(vendor, told, write=write, connection=connection, project=project))
     _show(found)
     file = record or Path(f"kvitt-facts-{vendor}.json")
     file.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -88,11 +97,20 @@ def _settings(vendor: str, content: Any) -> BaseModel:
         raise FileError(f"the settings of {vendor} do not fit: {problems}") from None
 
 
-async def _ask(
-    vendor: str, examination: Examination[Any, Any], settings: BaseModel, *, write: bool
+async def ask(
+    vendor: str,
+    settings: BaseModel,
+    *,
+    write: bool,
+    connection: str | None,
+    project: str,
 ) -> Record:
-    asked_at = datetime.now(UTC)
-    async with examination.open(settings, Timeouts()) as client:
+    """Ask all questions about a vendor, out of the connection's budget if it has a name."""
+    examination, asked_at = EXAMINATIONS[vendor], datetime.now(UTC)
+    async with (
+        _budget(vendor, connection, project) as budget,
+        examination.open(settings, Timeouts(), budget) as client,
+    ):
         asked = answers_to(examination.questions, client, write=write)
         answers = [answer async for answer in asked]
         return Record(
@@ -103,6 +121,22 @@ async def _ask(
             requests=dict(client.requests),
             answers=answers,
         )
+
+
+@asynccontextmanager
+async def _budget(vendor: str, connection: str | None, project: str) -> AsyncGenerator[Budget]:
+    """Open the budget of a connection, where there is a ledger; else say that nobody counts."""
+    if connection is None:  # settings from a file: no connection has that name
+        yield Uncounted()
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            ledger = await stack.enter_async_context(open_ledger(project))
+        except LookupError as error:
+            typer.echo(f"the requests are counted in no budget: {error}", err=True)
+            yield Uncounted()
+            return
+        yield await stack.enter_async_context(open_budget(ledger, vendor, connection))
 
 
 def _show(record: Record) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import logging
-import os
 import sys
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path  # noqa: TC003 - typer reads it
@@ -24,6 +22,7 @@ from rich.table import Table
 
 from cli import files, mapping, scheduler
 from cli.facts import facts
+from cli.ledger import open_ledger as _ledger
 from kvitt import planning, sync
 from kvitt.domain.budget import Purpose, forecast
 from kvitt.domain.errors import KvittError
@@ -34,12 +33,11 @@ from kvitt.domain.periods import key_of
 from kvitt.domain.receipts import as_text
 from kvitt.ledger import SupabaseLedger
 from kvitt.ledger import migrate as migrations
-from kvitt.project import open_project
 from kvitt.retries import explain_retries
 from kvitt.vendors import VENDORS, exact_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+    from collections.abc import Awaitable, Iterator, Sequence
 
     from flows.deployments import Step
     from kvitt.domain.integrations import Integration
@@ -105,19 +103,6 @@ SomePeriod = Annotated[datetime | None, _PERIOD]
 
 class CommandError(Exception):
     """What a person reads instead of a traceback."""
-
-
-@asynccontextmanager
-async def _ledger(project: str) -> AsyncGenerator[SupabaseLedger]:
-    url, key = os.environ.get("SUPABASE_URL"), os.environ.get("SUPABASE_SECRET_KEY")
-    if not (url and key):
-        from blocks import SupabaseProject  # noqa: PLC0415 - Prefect takes seconds to import
-        from blocks.loading import load_block  # noqa: PLC0415
-
-        block = await load_block(SupabaseProject, project)
-        url, key = block.url, block.secret_key.get_secret_value()
-    async with open_project(url, key) as client:
-        yield SupabaseLedger(client)
 
 
 def _run(work: Awaitable[None]) -> None:

@@ -20,20 +20,27 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_connection(
-    ledger: SupabaseLedger, integration: Integration
+    ledger: SupabaseLedger, integration: Integration, *, backfill: bool = False
 ) -> AsyncGenerator[Vendor]:
     """Open the vendor of an integration. What is asked of it comes out of the month's budget.
 
+    With `backfill`, for a past period that is filled in, out of the share for those.
     Raises LookupError where kvitt does not know the vendor, or the block does not exist.
     """
-    async with _budget(ledger, integration) as budget, open_vendor(integration, budget) as vendor:
+    async with (
+        _budget(ledger, integration, backfill=backfill) as budget,
+        open_vendor(integration, budget) as vendor,
+    ):
         yield vendor
 
 
 @asynccontextmanager
-async def _budget(ledger: SupabaseLedger, integration: Integration) -> AsyncGenerator[Budget]:
+async def _budget(
+    ledger: SupabaseLedger, integration: Integration, *, backfill: bool
+) -> AsyncGenerator[Budget]:
     """Open the budget of an integration's connection, and tell of its end when that is near."""
-    async with open_budget(ledger, integration.vendor, integration.connection) as budget:
+    who = integration.vendor, integration.connection
+    async with open_budget(ledger, *who, backfill=backfill) as budget:
         try:
             yield budget
         finally:

@@ -261,7 +261,10 @@ async def _bench(
 ) -> AsyncGenerator[Bench]:
     async with AsyncExitStack() as stack:
         attempt = await stack.enter_async_context(way.attempt(ledger, answer))
-        vendor = await stack.enter_async_context(open_connection(ledger, attempt.integration))
+        backfill = attempt.period.backfill
+        vendor = await stack.enter_async_context(
+            open_connection(ledger, attempt.integration, backfill=backfill)
+        )
         attempt.requests = vendor.requests
         yield Bench(
             key=attempt.period.key,

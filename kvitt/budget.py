@@ -64,10 +64,17 @@ class MonthlyBudget:
     """
 
     def __init__(
-        self, ledger: Ledger, vendor: str, connection: str, *, clock: Callable[[], float] = now
+        self,
+        ledger: Ledger,
+        vendor: str,
+        connection: str,
+        *,
+        backfill: bool = False,
+        clock: Callable[[], float] = now,
     ) -> None:
         self.vendor = vendor
         self.connection = connection
+        self._backfill = backfill
         self.warning: str | None = None
         self._ledger = ledger
         self._clock = clock
@@ -124,6 +131,7 @@ class MonthlyBudget:
             wanted=lot.wanted,
             spent=lot.spent,
             allowance=allowance,
+            backfill=self._backfill,
         )
         lot.asked, lot.reserved, lot.ends = True, grant.reserved, asked + grant.seconds
         return grant
@@ -138,6 +146,13 @@ class MonthlyBudget:
         counted = f"{grant.counted:,} of {grant.allowance or 0:,} requests"
         if lot.probes:
             return f"{budget} has nothing left for probes ({counted} are spent). Exports go on"
+        if self._backfill and grant.counted < (grant.allowance or 0):
+            return (
+                f"{budget} has nothing left for past periods that are filled in ({counted} are "
+                "spent): the rest is kept for the schedule's own. Nothing was asked of the vendor. "
+                "It goes on in the new month (UTC), or as soon as its integrations allow more: "
+                "limits.budget.backfill_share, requests or paid"
+            )
         return (
             f"{budget} is spent ({counted}), and the rest would be paid for. Nothing was asked of "
             "the vendor. It goes on in the new month (UTC), or as soon as its integrations allow "
@@ -154,10 +169,13 @@ class MonthlyBudget:
 
 @asynccontextmanager
 async def open_budget(
-    ledger: Ledger, vendor: str, connection: str
+    ledger: Ledger, vendor: str, connection: str, *, backfill: bool = False
 ) -> AsyncGenerator[MonthlyBudget]:
-    """Open the budget of a connection for one client of its vendor; nothing is reserved yet."""
-    budget = MonthlyBudget(ledger, vendor, connection)
+    """Open the budget of a connection for one client of its vendor; nothing is reserved yet.
+
+    With `backfill`, for a past period that is filled in: it leaves room for the schedule's own.
+    """
+    budget = MonthlyBudget(ledger, vendor, connection, backfill=backfill)
     try:
         yield budget
     finally:

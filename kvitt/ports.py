@@ -196,6 +196,7 @@ class Ledger(Protocol):
         wanted: int,
         spent: Mapping[str, int],
         allowance: int | None,
+        backfill: bool = False,
     ) -> Grant: ...
     async def return_requests(self, reservation: UUID, spent: Mapping[str, int]) -> None: ...
 

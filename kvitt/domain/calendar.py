@@ -20,18 +20,25 @@ if TYPE_CHECKING:
 _FIELDS = 5  # cronsim would take a sixth, for seconds
 _MICROSECOND = timedelta(microseconds=1)
 _STEP = timedelta(days=1)  # within it, clocks change once at most
+# cronsim is right again by the midnight after a change, at the latest.
+_RUN_UP = timedelta(days=2)
 
 
 def due_times(cron: str, time_zone: str, *, after: datetime) -> Iterator[datetime]:
-    """Yield the due times after a time, in UTC, in order, without end."""
+    """Yield the due times after a time, in UTC, in order, without end.
+
+    The count begins earlier, so that what is due does not hang on where between two it was asked:
+    cronsim, begun right after a change by half an hour, would miss the rest of that day.
+    """
     zone = ZoneInfo(time_zone)
-    latest = after.astimezone(UTC)
+    latest = after.astimezone(UTC) - _RUN_UP
     for found in _utc(CronSim(cron, latest.astimezone(zone))):
         # Asked in the second of two like hours of autumn, it begins with the first of them.
         for due in (*_passed_over(cron, zone, latest, found), found):
             if due > latest:
                 latest = due
-                yield due
+                if due > after:
+                    yield due
 
 
 def _passed_over(cron: str, zone: ZoneInfo, latest: datetime, found: datetime) -> list[datetime]:

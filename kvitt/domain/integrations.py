@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
@@ -18,25 +19,36 @@ if TYPE_CHECKING:
 
 
 def _check_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone of the IANA list, like Europe/Oslo") from error
+    """Return the name of a zone that is the same everywhere; else ValueError.
+
+    Names without an area are old ones, or say what this machine happens to have: `localtime`.
+    """
+    if name != "UTC" and ("/" not in name or name not in _zones()):
+        raise ValueError(
+            f"{name!r} is no time zone of the IANA list with an area, like Europe/Oslo"
+        )
     return name
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 class BudgetLimits(Part):
     """How many requests a month the connection may spend. None: the vendor's, or kvitt's, default.
 
     `paid`: go on when they are spent. `probe_share`: how much of them at most goes to probes.
-    `warn_from`: which part of them is spent when a warning comes. Integrations that share a
-    connection share its budget; of what they state, the strictest counts.
+    `warn_from`: which part of them is spent when a warning comes. `backfill_share`: which part of
+    them is spent when past periods are filled in no more, so that the schedule has the rest.
+    Integrations that share a connection share its budget; of what they state, the strictest counts.
     """
 
     requests: int | None = Field(default=None, ge=1)
     paid: bool | None = None
     probe_share: float | None = Field(default=None, ge=0, le=1)
     warn_from: float | None = Field(default=None, gt=0, le=1)
+    backfill_share: float | None = Field(default=None, ge=0, le=1)
 
 
 class Limits(Part):

@@ -39,7 +39,7 @@ class Period(BaseModel):
     """One period as the ledger has it. Times are aware, in UTC.
 
     `mapping` and `time_zone` are those that its vouchers go with, whatever its integration says
-    now; None until it is claimed.
+    now; None until it is claimed. `first_sent_at` is known of those that are filled in.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,6 +49,7 @@ class Period(BaseModel):
     opens_at: AwareDatetime
     due_at: AwareDatetime
     state: PeriodState
+    backfill: bool = False
     fence: int = Field(ge=0)
     not_before: AwareDatetime | None = None
     waiting_for: str | None = None
@@ -59,6 +60,16 @@ class Period(BaseModel):
     mapping: dict[str, object] | None = None
     time_zone: str | None = None
     receipt: dict[str, object] | None = None
+    first_sent_at: AwareDatetime | None = None
+
+    @property
+    def sent_since(self) -> datetime:
+        """A time before which nothing of it was sent.
+
+        For one that is filled in, much later than it was due. For the others, when they were due:
+        a ledger that was restored to an earlier time does not know what it had sent.
+        """
+        return self.first_sent_at or self.due_at
 
     @property
     def reference(self) -> str:

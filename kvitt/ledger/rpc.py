@@ -309,6 +309,7 @@ class SupabaseLedger:
         wanted: int,
         spent: Mapping[str, int],
         allowance: int | None,
+        backfill: bool = False,
     ) -> Grant:
         """Reserve requests of a connection, `wanted` in all; see `kvitt.reserve_requests`."""
         answer = await self._call(
@@ -320,6 +321,7 @@ class SupabaseLedger:
             p_wanted=wanted,
             p_spent=dict(spent),
             p_allowance=allowance,
+            p_backfill=backfill,
         )
         return _read(Grant, answer)
 

@@ -3,8 +3,9 @@
 Lines are imported as staged rows, and a job of Xledger's own posts them. Xledger promises nothing
 about duplicates: no key is unique, and several rows may share a reference. So each line carries its
 name, `<period's reference>-<sequence>-<line>`, as extIdentifier, and is found by it among what
-changed since the period was due: whether one can filter by extIdentifier is not documented, and a
-setting of the connection says so where a tenant can. The record's id goes along as invoiceNumber.
+changed since the period was due, or was filled in. Whether one can filter by extIdentifier is not
+documented; a setting of the connection says so where a tenant can. The record's id goes along as
+invoiceNumber.
 
 Its limits come as errors with HTTP 200, and its monthly allowance is small: each request counts.
 
@@ -491,7 +492,7 @@ class Xledger:
         if self._settings.filter_by_reference:
             what, condition = f"show lines of {period.reference}", _named(period, first, last)
         else:
-            what, condition = "show changed lines", changed_since(period.due_at)
+            what, condition = "show changed lines", changed_since(period.sent_since)
         table = _Table(Tally(first, last))
         async for row in self._rows(what, document % condition, _Read[_Row]):
             sequence = sequence_in_line(period, row.ext_identifier)
@@ -527,7 +528,7 @@ class Xledger:
         """Return the filter for the rows of some periods, and perhaps of others beside them."""
         if self._settings.filter_by_reference and len(periods) == 1:
             return _named(periods[0], 0, LAST_SEQUENCE)
-        return changed_since(min(period.due_at for period in periods))
+        return changed_since(min(period.sent_since for period in periods))
 
     async def _stop_for_refused(
         self, period: Period, first: int, last: int, found: Mapping[int, FoundVoucher]
@@ -802,9 +803,9 @@ def _rate(voucher: Voucher) -> str | None:
 # -- what is read back -----------------------------------------------------------------------------
 
 
-def changed_since(due_at: datetime) -> str:
-    """Return a filter for all that was written since a period was due, by anybody."""
-    since = (due_at - _MARGIN).astimezone(_ITS_TIME)
+def changed_since(sent_since: datetime) -> str:
+    """Return a filter for all that was written since a period may have been sent, by anybody."""
+    since = (sent_since - _MARGIN).astimezone(_ITS_TIME)
     return f'modifiedAt_gte: "{since:%Y-%m-%dT%H:%M:%S}"'
 
 

@@ -117,6 +117,8 @@ create table kvitt.periods (
   -- What its vouchers go with, as the integration had it when it was claimed: see claim_period.
   mapping jsonb check (jsonb_typeof(mapping) = 'object'),
   time_zone text,
+  -- Of one that is filled in: when its first call was intended.
+  first_sent_at timestamptz,
   primary key (integration_id, due_at),
   unique (integration_id, opens_at), -- with opens_at = the previous due_at: no gap and no overlap
   check (opens_at < due_at),
@@ -135,6 +137,8 @@ comment on column kvitt.periods.taken is
   'What the batch holds, counted while it is collected: see kvitt.totals.';
 comment on column kvitt.periods.mapping is
   'The mapping that its vouchers go with. Kept from the first call on that may be in the books.';
+comment on column kvitt.periods.first_sent_at is
+  'Of a period that is filled in: nothing of it is older in the books. Null: since it was due.';
 comment on column kvitt.periods.key is 'integration@due time in UTC: the idempotency key.';
 
 -- claim_period: the oldest unfinished period that is due. Settled ones, nearly all, stay outside.

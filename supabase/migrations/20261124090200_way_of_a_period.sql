@@ -149,7 +149,8 @@ language sql stable set search_path = '' as $$
       and kvitt.may_be_booked(c))
 $$;
 
--- Who works on a period works with the mapping that the period keeps.
+-- Who works on a period works with the mapping that the period keeps. Of one that is filled in, and of
+-- which nothing was sent yet, nothing is in the books that is older than this moment.
 create function kvitt.answer(
   p_outcome text, p_integration kvitt.integrations, p_period kvitt.periods
 ) returns jsonb
@@ -160,7 +161,8 @@ language sql stable set search_path = '' as $$
       || case when p_outcome = 'claimed' then jsonb_build_object(
            'mapping', coalesce(p_period.mapping, p_integration.mapping),
            'time_zone', coalesce(p_period.time_zone, p_integration.time_zone)) else '{}' end,
-    'period', to_jsonb(p_period))
+    'period', to_jsonb(p_period) || case when p_period.backfill then jsonb_build_object(
+      'first_sent_at', coalesce(p_period.first_sent_at, now())) else '{}' end)
 $$;
 
 -- The period, locked, if the caller's lease holds; otherwise KV001.
@@ -370,6 +372,8 @@ declare
   expected bigint;
 begin
   it := kvitt.hold(p_integration, p_due, p_fence);
+  update kvitt.periods set first_sent_at = now()
+   where integration_id = p_integration and due_at = p_due and backfill and first_sent_at is null;
   if p_kind = 'post' and kvitt.unfinished(it) = 0 and kvitt.sent(it) ->> 'vouchers' = '0' then
     return null; -- all of it was set aside
   end if;

@@ -35,6 +35,7 @@ create table kvitt.reservations (
   connection text not null,
   month date not null,
   for_probes boolean not null,
+  for_backfill boolean not null default false,
   requests bigint not null default 0,
   spent jsonb not null default '{}',
   reserved_at timestamptz not null default now(),
@@ -54,14 +55,16 @@ $$;
 -- makes no sense counts as none: one broken integration stops nobody else.
 create function kvitt.budget_limits(
   p_vendor text, p_connection text, p_allowance bigint,
-  out requests bigint, out paid boolean, out probe_share numeric, out warn_from numeric
+  out requests bigint, out paid boolean, out probe_share numeric, out warn_from numeric,
+  out backfill_share numeric
 )
 language sql stable set search_path = '' as $$
   select coalesce(min(kvitt.number_at(i.limits, 'requests'))::bigint, p_allowance),
          coalesce(bool_and((i.limits #>> '{budget,paid}')::boolean)
                     filter (where jsonb_typeof(i.limits #> '{budget,paid}') = 'boolean'), false),
          coalesce(min(kvitt.number_at(i.limits, 'probe_share')), 0.05),
-         coalesce(min(kvitt.number_at(i.limits, 'warn_from')), 0.9)
+         coalesce(min(kvitt.number_at(i.limits, 'warn_from')), 0.9),
+         coalesce(min(kvitt.number_at(i.limits, 'backfill_share')), 0.5)
     from kvitt.integrations i
    where i.vendor = p_vendor and i.connection = p_connection and i.enabled
 $$;
@@ -82,13 +85,17 @@ language sql immutable set search_path = '' as $$
 $$;
 
 -- How many requests are left, for probes or for the rest; null for any number. Probes have a share of
--- the month, and stop that share before the warning comes.
-create function kvitt.budget_room(p_budget kvitt.budgets, p_probes boolean) returns bigint
+-- the month, and stop that share before the warning comes. Periods that are filled in go on only while
+-- what all have spent is below their share, so that the schedule's own always find room.
+create function kvitt.budget_room(
+  p_budget kvitt.budgets, p_probes boolean, p_backfill boolean default false
+) returns bigint
 language sql stable set search_path = '' as $$
   select greatest(0, case
     when p_probes then least(
       floor(l.requests * l.probe_share)::bigint - p_budget.probes,
       floor(l.requests * (l.warn_from - l.probe_share))::bigint - p_budget.requests)
+    when p_backfill then floor(l.requests * least(l.backfill_share, 1))::bigint - p_budget.requests
     else l.requests - p_budget.requests end)
   from kvitt.budget_limits(p_budget.vendor, p_budget.connection, p_budget.allowance) l
   where l.requests is not null and (p_probes or not l.paid)
@@ -111,7 +118,7 @@ $$;
 -- no more, and is to give back what it has.
 create function kvitt.reserve_requests(
   p_reservation uuid, p_vendor text, p_connection text, p_probes boolean, p_wanted bigint,
-  p_spent jsonb, p_allowance bigint
+  p_spent jsonb, p_allowance bigint, p_backfill boolean default false
 ) returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -123,11 +130,12 @@ begin
   select * into mine from kvitt.reservations where id = p_reservation;
   if not found or mine.month = kvitt.this_month() then
     budget := kvitt.budget_of_this_month(p_vendor, p_connection, p_allowance);
-    insert into kvitt.reservations (id, vendor, connection, month, for_probes)
-    values (p_reservation, p_vendor, p_connection, budget.month, p_probes) on conflict do nothing;
+    insert into kvitt.reservations (id, vendor, connection, month, for_probes, for_backfill)
+    values (p_reservation, p_vendor, p_connection, budget.month, p_probes, p_backfill)
+    on conflict do nothing;
     select * into mine from kvitt.reservations where id = p_reservation for update;
-    more := greatest(0, least(p_wanted - mine.requests,
-                              ceil(kvitt.budget_room(budget, mine.for_probes) / 8.0)::bigint));
+    more := greatest(0, least(p_wanted - mine.requests, ceil(
+      kvitt.budget_room(budget, mine.for_probes, mine.for_backfill) / 8.0)::bigint));
     update kvitt.budgets b set
       requests = b.requests + more,
       probes = b.probes + case when mine.for_probes then more else 0 end,
@@ -200,13 +208,12 @@ declare
 begin
   select * into budget from kvitt.budgets
    where (vendor, connection, month) = (p_vendor, p_connection, kvitt.this_month()) for update;
-  if coalesce(kvitt.budget_room(budget, false), 1) > 0 then
-    update kvitt.periods set not_before = now()
-     where waiting_for = 'budget' and not_before > now()
-       and state not in ('verified', 'skipped')
-       and integration_id in (select id from kvitt.integrations
-                               where vendor = p_vendor and connection = p_connection);
-  end if;
+  update kvitt.periods set not_before = now()
+   where waiting_for = 'budget' and not_before > now()
+     and state not in ('verified', 'skipped')
+     and coalesce(kvitt.budget_room(budget, false, backfill), 1) > 0
+     and integration_id in (select id from kvitt.integrations
+                             where vendor = p_vendor and connection = p_connection);
 end $$;
 
 -- Somebody allows more, or less, or moves an integration to another connection.
@@ -255,7 +262,7 @@ declare
   until timestamptz := now() + p_wait;
 begin
   if p_waiting_for = 'budget' then
-    until := kvitt.budget_is_back(p_integration, p_wait);
+    until := kvitt.budget_is_back(p_integration, p_due, p_wait);
   end if;
   it := kvitt.hold(p_integration, p_due, p_fence);
   if it.waiting_for is not null then
@@ -270,9 +277,10 @@ begin
   return until;
 end $$;
 
--- When an integration may ask its vendor again. The budget is locked until the period waits for it:
+-- When a period may ask its vendor again. The budget is locked until the period waits for it:
 -- who allows more meanwhile comes before that, and is seen here, or after it, and lets it go on.
-create function kvitt.budget_is_back(p_integration text, p_wait interval) returns timestamptz
+create function kvitt.budget_is_back(p_integration text, p_due timestamptz, p_wait interval)
+returns timestamptz
 language plpgsql set search_path = '' as $$
 declare
   budget kvitt.budgets;
@@ -280,7 +288,9 @@ begin
   select b.* into budget from kvitt.budgets b join kvitt.integrations i
       on (i.vendor, i.connection) = (b.vendor, b.connection)
    where i.id = p_integration and b.month = kvitt.this_month() for update of b;
-  if coalesce(kvitt.budget_room(budget, false), 1) > 0 then
+  if coalesce(kvitt.budget_room(budget, false, (
+    select backfill from kvitt.periods where integration_id = p_integration and due_at = p_due
+  )), 1) > 0 then
     return now();
   end if;
   return kvitt.end_of_month(budget.month) + p_wait;
@@ -293,7 +303,7 @@ alter table kvitt.reservations enable row level security;
 grant select on kvitt.budgets, kvitt.reservations to service_role;
 revoke execute on all functions in schema kvitt from public;
 grant execute on function
-  kvitt.reserve_requests(uuid, text, text, boolean, bigint, jsonb, bigint),
+  kvitt.reserve_requests(uuid, text, text, boolean, bigint, jsonb, bigint, boolean),
   kvitt.return_requests(uuid, jsonb),
   kvitt.read_budgets(text),
   kvitt.postpone_period(text, timestamptz, bigint, text, interval, integer, text)

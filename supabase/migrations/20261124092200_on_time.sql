@@ -83,6 +83,7 @@ language sql stable set search_path = '' as $$
        and p.state not in ('due', 'verified', 'skipped')
        and (p.state in ('uncertain', 'failed')
             or p.leased_until <= now() - interval '5 minutes'
+            or p.waiting_for = 'budget' and p.not_before > now()
             or p.leased_until is null and a.begun_at <= now() - interval '30 minutes')
   )
   select case when u.missed then 'missed' else 'late' end::kvitt.incident_kind,
@@ -108,6 +109,8 @@ language sql stable set search_path = '' as $$
              then '%1$s: period %2$s was begun and is not finished, and nobody works on it. The last '
                'attempt ended so: %6$s. The next run goes on from there, and watch starts one. Look '
                'whether a worker is running, and at the latest run of sync/%7$s'
+             when s.waiting_for = 'budget' then '%1$s: period %2$s waits for its budget: %3$s. It goes '
+               'on by itself after %4$s UTC, or when more is allowed; kvitt budget shows what is spent'
              else '%1$s: period %2$s was begun and is not finished, since it waits: %3$s. It is tried '
                'again after %4$s UTC; at once: prefect deployment run sync/%7$s' end end,
            i.organisation, s.key, rtrim(s.reason, '. '),

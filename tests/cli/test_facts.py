@@ -7,16 +7,22 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
+from cli.facts import ask
+from kvitt.vendors.xledger import XledgerSettings
 from sandbox.processes import Home
 from sandbox.vendors import setup
+from tests.ledger.stages import a_connection
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from kvitt.ledger import SupabaseLedger
     from sandbox.processes import Process
+    from sandbox.supabase import Supabase
 
     Kvitt = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -88,3 +94,20 @@ def test_a_settings_file_that_does_not_fit_is_said_without_its_content(
 def test_one_of_block_and_file_is_wanted(kvitt: Kvitt) -> None:
     assert kvitt("facts", "xledger").returncode == 2
     assert kvitt("facts", "nobody", "block").returncode == 2
+
+
+async def test_what_a_connection_is_asked_counts_as_probes(
+    supabase: Supabase,
+    ledger: SupabaseLedger,
+    xledger: Process,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with a block, without Prefect to keep it."""
+    monkeypatch.setenv("SUPABASE_URL", supabase.url)
+    monkeypatch.setenv("SUPABASE_SECRET_KEY", supabase.secret_key)
+    connection = a_connection()
+    told = XledgerSettings(token=SecretStr(setup.CLUB_TOKEN), api_url=f"{xledger.url}/graphql")
+    record = await ask("xledger", told, write=False, connection=connection, project="kvitt")
+    [spent] = await ledger.read_budgets(connection)
+    assert spent.spent == {"probe": sum(record.requests.values())}
+    assert spent.counted > 0

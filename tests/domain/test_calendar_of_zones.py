@@ -12,8 +12,10 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kvitt.domain.calendar import due_before, due_times_between
+from kvitt.domain.calendar import due_before, due_times, due_times_between
 
 # Minutes since 2024 began. Seven years, with a day more at each end.
 EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
@@ -44,8 +46,8 @@ ZONES = [
     "UTC",
 ]
 
-# cron has no word for the last day of a month: the nearest to it is the first one, at midnight.
-MONTH_END = "0 0 1 * *"
+# The last day of a month, as cronsim writes it, and the end of that day.
+LAST_DAY, MONTH_END = "0 0 L * *", "0 0 1 * *"
 
 
 @cache
@@ -93,6 +95,11 @@ def at(time: int, zone: str) -> list[int]:
     return [minute for minute in found if 0 < minute < END]
 
 
+@cache
+def half_past_two(zone: str) -> list[int]:
+    return at(150, zone)
+
+
 def changes(zone: str) -> list[int]:
     return [begins for begins, _, _ in stretches(zone)[1:] if 2 * DAY < begins < END - 2 * DAY]
 
@@ -129,9 +136,35 @@ def test_half_past_two_comes_once_a_day_for_seven_years(zone: str) -> None:
 def test_the_end_of_the_month_comes_once_a_month_for_seven_years(zone: str) -> None:
     midnights = at(0, zone)
     offsets = {m: o for begins, ends, o in stretches(zone) for m in midnights if begins <= m < ends}
-    firsts = [m for m in midnights if (EPOCH + (m + offsets[m]) * MINUTE).day == 1]
+    on_wall = {m: EPOCH + (m + offsets[m]) * MINUTE for m in midnights}
+    firsts = [m for m in midnights if on_wall[m].day == 1]
+    lasts = [m for m in midnights if (on_wall[m] + DAY * MINUTE).day == 1]
     assert computed(MONTH_END, zone) == firsts
-    assert len(firsts) in (83, 84)  # the zone says whether January 2024 begins after the epoch
+    assert computed(LAST_DAY, zone) == lasts
+    # The zone says whether a first or last one lies just outside of the seven years.
+    assert {len(firsts), len(lasts)} <= {83, 84}
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("cron", ["0 */6 * * *", "30 2 * * *"])
+def test_what_is_due_does_not_hang_on_where_it_is_asked_from(
+    zone: str, cron: str, data: st.DataObject
+) -> None:
+    begins = data.draw(st.sampled_from(changes(zone) or [END // 2]))
+    since = begins + data.draw(st.integers(-DAY, DAY))
+    until = since + 3 * DAY
+    oracle = each(360, zone, since, until) if "*/6" in cron else half_past_two(zone)
+    assert computed(cron, zone, since, until) == [m for m in oracle if since < m < until]
+
+
+@pytest.mark.parametrize(
+    ("after", "then"),
+    [("2024-04-06T15:01:26Z", "2024-04-06T19:30Z"), ("2024-10-05T15:30:32Z", "2024-10-05T19:00Z")],
+)
+def test_a_change_by_half_an_hour_just_now_hides_nothing(after: str, then: str) -> None:
+    due = due_times("0 */6 * * *", "Australia/Lord_Howe", after=datetime.fromisoformat(after))
+    assert next(due) == datetime.fromisoformat(then)
 
 
 @pytest.mark.parametrize("zone", ZONES)

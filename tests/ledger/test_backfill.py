@@ -12,7 +12,7 @@ from kvitt.domain.errors import LedgerRefused
 from kvitt.domain.money import Totals
 from kvitt.planning import extend_back, write_ahead
 from tests.cast import HOUR, NORDVEST, TOUR, another, claim_for_travel
-from tests.ledger.stages import close, collect
+from tests.ledger.stages import LEASE_RAN_OUT, close, collect, intend
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,6 +74,32 @@ async def test_the_schedules_own_periods_go_first(enrol: Enrol) -> None:
     back = [stage.due[0] - n * HOUR for n in (3, 2, 1)]
     assert [await settle(stage) for _ in range(4)] == [stage.due[0], *back]
     assert (await stage.claim()).outcome == "settled"
+
+
+async def test_nothing_of_one_is_older_in_the_books_than_its_first_intent(enrol: Enrol) -> None:
+    stage = await enrol(TOUR)
+    past = stage.due[0] - 3 * HOUR
+    await fill_in(stage, past)
+    period = await stage.claimed(due_at=past)
+    first = period.sent_since
+    assert first >= datetime.now(UTC) - HOUR > past
+    await stage.ledger.add_records([claim_for_travel(stage.id, 1, past - HOUR / 2)])
+    await collect(stage, period)
+    await intend(stage, period, 1, 1)
+    kept = await stage.ledger.read_period(stage.id, past)
+    assert kept.first_sent_at is not None
+    assert kept.first_sent_at >= first
+    stage.time_passes(LEASE_RAN_OUT)
+    again = await stage.claimed(due_at=past)
+    moved = await stage.ledger.read_period(stage.id, past)
+    assert again.sent_since == moved.first_sent_at < datetime.now(UTC)
+
+
+async def test_of_the_schedules_own_nothing_is_older_than_when_they_were_due(enrol: Enrol) -> None:
+    """A ledger that was restored to an earlier time would not know what it had sent."""
+    stage = await enrol(TOUR)
+    period = await stage.claimed()
+    assert period.sent_since == stage.due[0]
 
 
 async def test_each_waits_for_its_pace(enrol: Enrol) -> None:

@@ -170,6 +170,31 @@ async def test_a_probe_has_only_its_share_however_much_is_left(
     assert (await spent(ledger, purse.connection)).spent == {"probe": 250, "export": 1}
 
 
+async def test_what_is_filled_in_leaves_room_for_the_schedules_own(
+    enrol: Enrol, ledger: SupabaseLedger
+) -> None:
+    stage = await enrol(NORDVEST, **budget(requests=100, backfill_share=0.3))
+    connection = stage.integration.connection
+    async with open_budget(ledger, "xledger", connection, backfill=True) as past:
+        with pytest.raises(BudgetSpent, match="the rest is kept for the schedule's own"):
+            await spend(past, EXPORT, 100)
+    assert (await spent(ledger, connection)).counted == 30
+    async with open_budget(ledger, "xledger", connection) as today:
+        with pytest.raises(BudgetSpent, match="is spent"):
+            await spend(today, EXPORT, 100)
+    assert (await spent(ledger, connection)).counted == 100
+
+
+async def test_where_nothing_is_stated_half_of_the_month_is_left_by_what_is_filled_in(
+    ledger: SupabaseLedger,
+) -> None:
+    connection = a_connection()
+    async with open_budget(ledger, "xledger", connection, backfill=True) as past:
+        with pytest.raises(BudgetSpent):
+            await spend(past, EXPORT, ALLOWANCE)
+    assert (await spent(ledger, connection)).counted == ALLOWANCE // 2
+
+
 async def test_the_warning_is_given_once_to_one_of_all(
     enrol: Enrol, ledger: SupabaseLedger
 ) -> None:
@@ -321,10 +346,11 @@ def reserve(
     allowance: int | None,
     probes: bool = False,
     spent: Mapping[str, int] | None = None,
+    backfill: bool = False,
 ) -> Grant:
     [[answer]] = database.execute(
-        "select kvitt.reserve_requests(%s, 'xledger', %s, %s, %s, %s, %s)",
-        [reservation, connection, probes, wanted, Jsonb(dict(spent or {})), allowance],
+        "select kvitt.reserve_requests(%s, 'xledger', %s, %s, %s, %s, %s, %s)",
+        [reservation, connection, probes, wanted, Jsonb(dict(spent or {})), allowance, backfill],
     ).fetchall()
     return Grant.model_validate(answer)
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvitt.budget import MonthlyBudget
+from kvitt.domain.budget import Purpose
 from kvitt.domain.incidents import IncidentKind
 from kvitt.domain.money import Totals
 from kvitt.ports import Trigger
 from tests.cast import FJORDBY, HOUR, MINUTE, NORDVEST, TOUR
-from tests.ledger.stages import close, collect, frozen, intend
+from tests.ledger.stages import budget, close, collect, frozen, intend, spend
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -228,6 +230,20 @@ async def test_a_period_that_is_tried_again_and_again_without_end_is_told(long_a
         " where integration_id = %(id)s returning id"
     )
     assert "ended so: the function does not boot. The next" in (await the_one(stage)).what
+
+
+async def test_a_period_that_waits_for_its_budget_is_told_at_once(long_ago: Enrol) -> None:
+    stage = await long_ago(NORDVEST, **budget(requests=1))
+    purse = MonthlyBudget(stage.ledger, "xledger", stage.integration.connection)
+    await spend(purse, Purpose.EXPORT)
+    period = await stage.claimed()
+    why = "the budget is spent (1 of 1 requests)"
+    until = await stage.ledger.postpone(period, "budget", MINUTE, postponed=0, reason=why)
+    await close(stage, "postponed")
+    incident = await the_one(stage)
+    assert incident.event == "kvitt.period.stuck"
+    assert f"waits for its budget: {why}. It goes on by itself after" in incident.what
+    assert f"{until:%Y-%m-%d %H:%M} UTC, or when more is allowed" in incident.what
 
 
 async def test_a_watcher_that_falls_silent_is_told_by_the_other_until_it_is_forgotten(

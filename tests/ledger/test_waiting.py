@@ -12,6 +12,7 @@ from kvitt.budget import MonthlyBudget
 from kvitt.domain.budget import Purpose
 from kvitt.domain.errors import BudgetSpent, LeaseLost, LedgerRefused
 from kvitt.domain.money import Totals
+from kvitt.planning import extend_back
 from kvitt.ports import ClaimOutcome, Trigger
 from tests.cast import MINUTE, NORDVEST, PERSON, WATCH
 from tests.ledger.stages import (
@@ -184,6 +185,25 @@ async def test_where_the_budget_is_spent_a_period_waits_for_the_new_month_in_utc
     assert (await stage.claim(trigger=WATCH)).outcome is ClaimOutcome.WAITING
     stage.time_passes(until - datetime.now(UTC))
     assert await has_work(stage)
+
+
+async def test_a_past_period_waits_for_its_share_and_todays_does_not(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST, **budget(requests=20, backfill_share=0.5))
+    cron = f"{stage.due[0].minute} * * * *"
+    hourly = stage.integration.model_copy(update={"cron": cron})
+    past = stage.due[0] - timedelta(hours=1)
+    await extend_back(stage.ledger, hourly, since=past, pace=timedelta(0))
+    purse = MonthlyBudget(stage.ledger, "xledger", stage.integration.connection)
+    await spend(purse, Purpose.EXPORT, 12)
+    period = await stage.claimed(due_at=past)
+    assert await postpone(stage, period, waiting_for="budget") > next_month()
+    today = await stage.claimed(trigger=WATCH)
+    assert today.due_at == stage.due[0]
+    # There is room for today's, so it never waits.
+    assert await postpone(stage, today, waiting_for="budget") <= datetime.now(UTC)
+    assert (await stage.ledger.read_period(stage.id, past)).waiting_for == "budget"
+    await allow(stage, requests=20, backfill_share=1)
+    assert (await stage.ledger.read_period(stage.id, past)).not_before <= datetime.now(UTC)  # pyright: ignore[reportOptionalOperand]
 
 
 @pytest.mark.parametrize("allowed", [{"requests": 4}, {"requests": 3, "paid": True}, {}])

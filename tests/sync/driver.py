@@ -53,7 +53,9 @@ async def working(
     async with way.attempt(ledger, answer) as attempt:
         who, timeouts = attempt.integration, attempt.integration.timeouts
         async with (
-            open_budget(ledger, who.vendor, who.connection) as budget,
+            open_budget(
+                ledger, who.vendor, who.connection, backfill=attempt.period.backfill
+            ) as budget,
             connection.open(timeouts, budget) as vendor,
         ):
             attempt.requests = vendor.requests

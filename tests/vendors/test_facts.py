@@ -8,6 +8,7 @@ import pytest
 from graphql import build_schema, parse, validate
 
 from kvitt.domain.integrations import Timeouts
+from kvitt.ports import Uncounted
 from kvitt.vendors import VENDORS
 from kvitt.vendors.facts import EXAMINATIONS, Answer, Verdict, answers_to
 from kvitt.vendors.facts import business_central as bc_questions
@@ -31,7 +32,9 @@ async def examine(
     simulator: Simulator, *, write: bool = True, **settings: Any
 ) -> dict[str, Answer]:
     examination = EXAMINATIONS[simulator.vendor]
-    async with examination.open(simulator.settings(**settings), Timeouts(read=10)) as client:
+    async with examination.open(
+        simulator.settings(**settings), Timeouts(read=10), Uncounted()
+    ) as client:
         answers = answers_to(examination.questions, client, write=write)
         return {answer.fact: answer async for answer in answers}
 
@@ -251,6 +254,6 @@ def books(simulator: Simulator, where: str) -> list[dict[str, Any]]:
 async def journals_of_kvitt(simulator: Simulator) -> list[str]:
     """Return what is there under the names of questions."""
     examination = EXAMINATIONS[simulator.vendor]
-    async with examination.open(simulator.settings(), Timeouts(read=10)) as client:
+    async with examination.open(simulator.settings(), Timeouts(read=10), Uncounted()) as client:
         _, reply = await client.exchange("GET", f"{client.company}/journals?$select=code")
     return [each["code"] for each in reply["value"] if each["code"].startswith("KVITTFAC")]

@@ -402,6 +402,38 @@ async def test_the_window_is_in_central_european_time(
     assert all(f'modifiedAt_gte: "{since}"' in each["query"] for each in sent_to(vendor))
 
 
+async def test_a_period_that_is_filled_in_a_year_late_is_read_like_todays(
+    canned: Xledger, vendor: respx.Route
+) -> None:
+    today = a_period()
+    late = a_period().model_copy(
+        update={
+            "due_at": today.due_at - timedelta(days=365),
+            "backfill": True,
+            "first_sent_at": today.due_at,
+        }
+    )
+    vendor.mock(side_effect=[a_page(), a_page()] * 3)
+    await canned.totals(today)
+    await canned.totals(late)
+    await canned.find(late, first=1, last=0)
+    queries = [each["query"] for each in sent_to(vendor)]
+    assert queries[0:2] == queries[2:4] == queries[4:6]
+
+
+async def test_the_follow_up_of_a_period_that_was_filled_in_begins_when_it_was_sent(
+    canned: Xledger, vendor: respx.Route
+) -> None:
+    sent_at = datetime(2026, 11, 24, 5, 0, tzinfo=UTC)
+    late = a_period().model_copy(
+        update={"due_at": sent_at - timedelta(days=365), "first_sent_at": sent_at}
+    )
+    none = {"edges": None, "pageInfo": {"hasNextPage": False}}
+    vendor.mock(return_value=httpx.Response(200, json={"data": {"rows": none, "problems": none}}))
+    await canned.standings([Look(period=late, lines=2)])
+    assert 'modifiedAt_gte: "2026-11-24T04:00:00"' in sent_to(vendor)[0]["query"]
+
+
 def as_xledger_writes(moment: datetime) -> str:
     """Write a moment as Xledger does: Central European, without a zone."""
     return f"{moment.astimezone(ZoneInfo('Europe/Oslo')):%Y-%m-%dT%H:%M:%S}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from kvitt.domain.integrations import Timeouts
+    from kvitt.ports import Budget
 
 
 class Verdict(StrEnum):
@@ -86,7 +87,7 @@ class Question(Generic[C]):
 class Examination(Generic[S, C]):
     """What can be asked about one vendor. `harmless`: it is the vendor's demo, or this machine."""
 
-    open: Callable[[S, Timeouts], C]
+    open: Callable[[S, Timeouts, Budget], C]
     questions: Sequence[Question[C]]
     address: Callable[[S], str]
     harmless: Callable[[S], bool]

@@ -241,7 +241,7 @@ _QUESTIONS = (
 )
 
 BUSINESS_CENTRAL = Examination(
-    open=BusinessCentral,
+    open=lambda settings, timeouts, budget: BusinessCentral(settings, timeouts, budget=budget),
     questions=_QUESTIONS,
     address=lambda settings: f"{settings.api_url} ({settings.environment})",
     # One address serves production and sandboxes alike, and a name proves nothing.

@@ -384,7 +384,7 @@ def _is_harmless(settings: XledgerSettings) -> bool:
 
 
 XLEDGER = Examination(
-    open=Xledger,
+    open=lambda settings, timeouts, budget: Xledger(settings, timeouts, budget=budget),
     questions=_QUESTIONS,
     address=lambda settings: settings.api_url,
     harmless=_is_harmless,
