@@ -45,5 +45,5 @@ async def _budget(ledger: SupabaseLedger, integration: Integration) -> AsyncGene
                         "prefect.resource.id": f"kvitt.connection.{name}",
                         "prefect.resource.name": name,
                     },
-                    payload={"reason": budget.warning},
+                    payload={"text": budget.warning},
                 )
