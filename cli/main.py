@@ -37,7 +37,7 @@ from kvitt.retries import explain_retries
 from kvitt.vendors import VENDORS, exact_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Awaitable, Collection, Iterator, Sequence
 
     from flows.deployments import Step
     from kvitt.domain.integrations import Integration
@@ -647,18 +647,25 @@ def apply(
     async def work() -> None:
         from deployments.automations import apply_automations  # noqa: PLC0415 - Prefect is slow
         from deployments.foundations import ensure_pool, ensure_task_results  # noqa: PLC0415
+        from flows.deployments import NotAligned, deployment_ids  # noqa: PLC0415
         from flows.deployments import apply as apply_deployments  # noqa: PLC0415
-        from flows.deployments import deployment_ids  # noqa: PLC0415
 
         await ensure_task_results(project)
         await ensure_pool(pool, pool_type)
         steps = await _plan(project, pool)
-        await apply_deployments(steps, project=project, pool=pool)
+        not_aligned: NotAligned | None = None
+        failed: Collection[str] = ()
+        try:
+            await apply_deployments(steps, project=project, pool=pool)
+        except NotAligned as error:
+            not_aligned, failed = error, error.failed
         async with _ledger(project) as ledger:
             await ledger.name_deployments(await deployment_ids(project))
-        _show_plan(steps)
+        _show_plan([step for step in steps if step.name not in failed])
         for name in await apply_automations() + await _apply_notifications(notify):
             out.print(f"[green]+[/] automation {name}")
+        if not_aligned is not None:
+            raise not_aligned
 
     _run(work())
 

@@ -52,5 +52,5 @@ async def _budget(
                         "prefect.resource.id": f"kvitt.connection.{name}",
                         "prefect.resource.name": name,
                     },
-                    payload={"reason": budget.warning},
+                    payload={"text": budget.warning},
                 )

@@ -6,6 +6,9 @@ line and, each five minutes, by the flow `watch`, which is why they lie here.
 A deployment that is as it should be is not touched: Prefect deletes and recreates the coming runs
 of whatever is redeployed, and deletes late ones of what is paused. Those are not lost: the calendar
 has their periods, and `watch` starts what is overdue.
+
+The calendar is ours: a cron expression that Prefect cannot read, like `0 6 * * 5L`, makes a
+deployment without a schedule, whose periods are started by `watch`, or by pg_cron.
 """
 
 from __future__ import annotations
@@ -18,21 +21,23 @@ from typing import TYPE_CHECKING, Any
 
 from cronsim import CronSimError
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterTags,
     FlowFilter,
     FlowFilterName,
 )
-from prefect.schedules import Cron
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.types.entrypoint import EntrypointType
 
 from flows.sync import sync
 from kvitt.domain.calendar import due_times
+from kvitt.domain.errors import KvittError
 from kvitt.domain.integrations import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -90,14 +95,33 @@ async def plan(
     ]
 
 
+class NotAligned(KvittError):
+    """Some deployments are not as planned; the others are. `failed` says why, by integration."""
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        told = "; ".join(f"sync/{name}: {why}" for name, why in failed.items())
+        super().__init__(f"not brought into line, while the rest was: {told}")
+        self.failed = failed
+
+
 async def apply(steps: Sequence[Step], *, project: str, pool: str) -> None:
-    """Do what a plan says."""
+    """Do what a plan says: each step, whatever becomes of the others. NotAligned if one failed."""
+    failed: dict[str, str] = {}
     for step in steps:
-        if step.change is Change.PAUSE and step.deployment_id is not None:
-            async with get_client() as prefect:
-                await prefect.pause_deployment(step.deployment_id)
-        elif step.change in (Change.CREATE, Change.UPDATE) and step.integration is not None:
-            await _deploy(step.integration, project, pool)
+        try:
+            await _do(step, project, pool)
+        except Exception as error:  # noqa: BLE001 - it is told by name, and the others go on
+            failed[step.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if failed:
+        raise NotAligned(failed)
+
+
+async def _do(step: Step, project: str, pool: str) -> None:
+    if step.change is Change.PAUSE and step.deployment_id is not None:
+        async with get_client() as prefect:
+            await prefect.pause_deployment(step.deployment_id)
+    elif step.change in (Change.CREATE, Change.UPDATE) and step.integration is not None:
+        await _deploy(step.integration, project, pool)
 
 
 async def deployment_ids(project: str) -> dict[str, str]:
@@ -110,19 +134,36 @@ async def _deploy(integration: Integration, project: str, pool: str) -> None:
     deployment = await sync.ato_deployment(
         integration.id,
         schedules=[
-            Cron(
-                integration.cron,
-                integration.time_zone,
-                active=_scheduled_by_prefect(integration),
-                slug=_SLUG,
-            )
+            DeploymentScheduleCreate(schedule=schedule, active=active, slug=_SLUG)
+            for schedule, active in _schedules(integration)
         ],
         paused=not integration.enabled,
         work_pool_name=pool,
         entrypoint_type=EntrypointType.MODULE_PATH,
         **_settings(integration, project),
     )
-    await deployment.aapply()
+    deployment_id = await deployment.aapply()
+    if not deployment.schedules:  # then Prefect leaves those that were there before
+        async with get_client() as prefect:
+            for schedule in await prefect.read_deployment_schedules(deployment_id):
+                await prefect.delete_deployment_schedule(deployment_id, schedule.id)
+
+
+def _schedules(integration: Integration) -> list[tuple[CronSchedule, bool]]:
+    """Return the schedule of a deployment and whether it is on; none that Prefect cannot read."""
+    try:
+        schedule = CronSchedule(cron=integration.cron, timezone=integration.time_zone)
+    except ValueError:
+        return []
+    return [(schedule, _scheduled_by_prefect(integration))]
+
+
+def _note(integration: Integration) -> str:
+    """Say who starts the periods of a schedule that Prefect cannot read."""
+    if _schedules(integration):
+        return ""
+    who = "watch starts" if integration.scheduler is Scheduler.PREFECT else "pg_cron starts"
+    return f"no schedule, since Prefect cannot read `{integration.cron}`: {who} its periods"
 
 
 def _scheduled_by_prefect(integration: Integration) -> bool:
@@ -138,6 +179,7 @@ def _settings(integration: Integration, project: str) -> dict[str, Any]:
         "description": (
             f"{integration.organisation} → {integration.vendor} ({integration.connection}), "
             f"`{integration.cron}` in {integration.time_zone}"
+            + (f" ({note})" if (note := _note(integration)) else "")
         ),
     }
 
@@ -147,7 +189,10 @@ def _step(
 ) -> Step:
     if there is None:
         return Step(
-            name=integration.id, change=Change.CREATE, why="it is new", integration=integration
+            name=integration.id,
+            change=Change.CREATE,
+            why="; ".join(filter(None, ["it is new", _note(integration)])),
+            integration=integration,
         )
     differs = [
         _difference(name, actual, wanted)
@@ -157,7 +202,7 @@ def _step(
     return Step(
         name=integration.id,
         change=Change.UPDATE if differs else Change.KEEP,
-        why="; ".join(differs),
+        why="; ".join(filter(None, [*differs, _note(integration)])),
         integration=integration,
         deployment_id=there.id,
     )
@@ -173,7 +218,7 @@ def _compared(
     ]
     return {
         "schedule": (
-            [(integration.cron, integration.time_zone, _scheduled_by_prefect(integration))],
+            [(s.cron, s.timezone, active) for s, active in _schedules(integration)],
             schedules,
         ),
         "enabled": (integration.enabled, not there.paused),

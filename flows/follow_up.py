@@ -22,7 +22,7 @@ from flows.connections import open_connection
 from flows.sync import PROJECT
 from kvitt import follow_up as way
 from kvitt.domain.errors import KvittError
-from kvitt.domain.follow_ups import FollowUp, FollowUpState, in_brief, in_words
+from kvitt.domain.follow_ups import FollowUp, FollowUpState, as_alert, in_brief
 from kvitt.ledger import SupabaseLedger
 from kvitt.retries import explain_retries
 
@@ -68,7 +68,7 @@ async def _tell(ledger: SupabaseLedger, it: FollowUp) -> None:
         },
         payload={
             "period": it.key,
-            "reason": in_words(it),
+            "text": as_alert(it),
             "vouchers": [voucher.words for voucher in it.vouchers if voucher.open],
         },
     )

@@ -4,10 +4,11 @@ Each five minutes, in this order:
 
 1. it gives a sign of life, for the other watcher to see;
 2. it writes the calendar ahead;
-3. it brings Prefect's deployments into line with the integrations;
-4. it marks runs as crashed that Prefect shows as running, and that nobody works on;
-5. it notes what is late, missed, uncertain, failed, stuck or silent, and tells what is new;
-6. it starts a run of each integration that has a period overdue, or an uncertain one whose time has
+3. it plans the runs of the next half hour that Prefect's schedules lack, as where clocks change;
+4. it brings Prefect's deployments into line with the integrations;
+5. it marks runs as crashed that Prefect shows as running, and that nobody works on;
+6. it notes what is late, missed, uncertain, failed, stuck or silent, and tells what is new;
+7. it starts a run of each integration that has a period overdue, or an uncertain one whose time has
    come. One too many is harmless.
 
 Each step is tried whatever became of the one before it.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
@@ -25,6 +27,8 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -32,7 +36,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Crashed, Failed
+from prefect.states import Completed, Crashed, Failed, Scheduled
 
 from blocks import SupabaseProject
 from blocks.loading import load_block
@@ -40,7 +44,9 @@ from flows import deployments
 from flows.incidents import tell
 from flows.sync import PROJECT, sync
 from kvitt import planning
+from kvitt.domain.calendar import lacking
 from kvitt.domain.incidents import IncidentKind
+from kvitt.domain.integrations import Scheduler
 from kvitt.domain.periods import PeriodState, key_of
 from kvitt.ledger import SupabaseLedger
 
@@ -56,6 +62,8 @@ POOL = "kvitt"
 
 # A run that is on time needs no help. What is older than this has no run, or one that is late.
 _OVERDUE = timedelta(minutes=2)
+# Less than Prefect's scheduler plans ahead (an hour at least): what it lacks, it does not have.
+_AHEAD = timedelta(minutes=30)
 # One run for one try at a period; where that run never begins, as without a worker, a further one.
 _PATIENCE = timedelta(minutes=15)
 # Of a run that works, the ledger hears each half minute.
@@ -75,12 +83,16 @@ async def watch(project: str = PROJECT, pool: str = POOL) -> State[None]:
             if integration.enabled:
                 with _going_on(troubles, integration.id):
                     await planning.write_ahead(ledger, integration)
-        with _going_on(troubles, "deployments"):
-            await _align(ledger, integrations, project, pool)
+        with _going_on(troubles, "runs ahead"):
+            await _plan_ahead(troubles, ledger, integrations, project)
+        unaligned: dict[str, str] = {}
+        with _going_on(unaligned, "all integrations"):
+            unaligned.update(await _align(ledger, integrations, project, pool))
+        troubles.update({f"deployment of {name}": why for name, why in unaligned.items()})
         with _going_on(troubles, "dead runs"):
             await _end_dead_runs(ledger, project)
         await ledger.note_findings(IncidentKind.UNREADABLE, _unreadable(integrations))
-        await ledger.note_findings(IncidentKind.UNALIGNED, _unaligned(troubles))
+        await ledger.note_findings(IncidentKind.UNALIGNED, _unaligned(unaligned))
         told = await tell(ledger)
         started = 0
         for work in await ledger.integrations_with_work():
@@ -115,30 +127,78 @@ def _unreadable(integrations: Integrations) -> dict[str, str]:
     }
 
 
-def _unaligned(troubles: dict[str, str]) -> dict[str, str]:
-    if (why := troubles.get("deployments")) is None:
-        return {}
+def _unaligned(failed: dict[str, str]) -> dict[str, str]:
     return {
-        "deployments": f"Prefect's deployments could not be brought into line with the "
-        f"integrations: {why}. Try it by hand: kvitt plan, then kvitt apply"
+        name: f"{name}: Prefect could not be brought into line with the table of integrations: "
+        f"{why}. Until it is, its runs are as they were before. Try it by hand: kvitt plan, then "
+        "kvitt apply"
+        for name, why in failed.items()
     }
+
+
+async def _plan_ahead(
+    troubles: dict[str, str], ledger: SupabaseLedger, integrations: Integrations, project: str
+) -> None:
+    """Create the runs of the next half hour that Prefect's schedules lack, of those it schedules.
+
+    Done before deployments change: right after, Prefect has not yet made their runs anew.
+    """
+    there = await deployments.deployment_ids(project)
+    for integration in integrations.valid:
+        by_prefect = integration.enabled and integration.scheduler is not Scheduler.PG_CRON
+        if by_prefect and integration.id in there:
+            with _going_on(troubles, f"runs ahead of {integration.id}"):
+                await _plan_ahead_of(ledger, integration.id, UUID(there[integration.id]))
+
+
+async def _plan_ahead_of(ledger: SupabaseLedger, integration: str, deployment: UUID) -> None:
+    now = datetime.now(UTC)
+    until = now + _AHEAD
+    due = await ledger.read_planned(integration, after=now, until=until)
+    if not due:
+        return
+    async with get_client() as prefect:
+        runs: list[FlowRun] = await prefect.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+                expected_start_time=FlowRunFilterExpectedStartTime.model_validate(
+                    {"after_": now, "before_": until}
+                ),
+            )
+        )
+        scheduled = [run.expected_start_time for run in runs if run.expected_start_time]
+        for moment in lacking(due, scheduled):
+            key = key_of(integration, moment)
+            await prefect.create_flow_run_from_deployment(
+                deployment,
+                parameters={"trigger": "watch"},
+                state=Scheduled(scheduled_time=moment),
+                idempotency_key=key,
+            )
+            get_run_logger().info("%s: Prefect's schedule lacks it; its run is planned", key)
 
 
 async def _align(
     ledger: SupabaseLedger, integrations: Integrations, project: str, pool: str
-) -> None:
+) -> dict[str, str]:
     """Bring the deployments into line. The runs that this deletes are in the calendar all the same.
 
-    What was late among them is overdue, and started below.
+    What was late among them is overdue, and started below. Returns what failed, by integration.
     """
+    failed: dict[str, str] = {}
     steps = await deployments.plan(
         integrations.valid, project=project, pool=pool, untouched=set(integrations.broken)
     )
-    await deployments.apply(steps, project=project, pool=pool)
+    try:
+        await deployments.apply(steps, project=project, pool=pool)
+    except deployments.NotAligned as error:
+        failed.update(error.failed)
+        get_run_logger().error("%s", error)
     await ledger.name_deployments(await deployments.deployment_ids(project))
     for step in steps:
-        if step.change is not deployments.Change.KEEP:
+        if step.change is not deployments.Change.KEEP and step.name not in failed:
             get_run_logger().info("%s sync/%s: %s", step.change, step.name, step.why)
+    return failed
 
 
 async def _end_dead_runs(ledger: SupabaseLedger, project: str) -> None:

@@ -224,7 +224,12 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
                 "prefect.resource.id": f"kvitt.worker.{self.get_name_slug()}",
                 "prefect.resource.name": self.name,
             },
-            payload={"run": blocked.run, "seconds": blocked.seconds, "stack": blocked.stack},
+            payload={
+                "text": f"worker {self.name}: {blocked}",
+                "run": blocked.run,
+                "seconds": blocked.seconds,
+                "stack": blocked.stack,
+            },
         )
 
     async def _end_process(self, blocked: Blocked) -> None:

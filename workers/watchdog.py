@@ -27,7 +27,8 @@ class Blocked:
         """Say it to a person."""
         return (
             f"the flow run {self.run} has blocked all others for {self.seconds:.0f} s: it waits or "
-            f"computes without `await`, here:\n{self.stack}"
+            "computes without `await`. If it goes on, the worker ends, and its supervisor starts "
+            f"it again: see that it did, and tell whoever wrote the flow the place:\n{self.stack}"
         )
 
 

@@ -77,6 +77,12 @@ def due_before(cron: str, time_zone: str, *, due: datetime) -> datetime:
     return next(_utc(CronSim(cron, local, reverse=True)))
 
 
+def lacking(due: Iterable[datetime], scheduled: Iterable[datetime]) -> list[datetime]:
+    """Return the due times at which somebody else's scheduler has nothing, in UTC."""
+    there = set(_utc(scheduled))
+    return [moment for moment in _utc(due) if moment not in there]
+
+
 def check_cron(cron: str) -> str:
     """Return the expression if it can be read and comes due at all; else ValueError."""
     if len(cron.split()) != _FIELDS:

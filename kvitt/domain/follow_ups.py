@@ -150,6 +150,26 @@ def in_brief(it: FollowUp) -> str:
     return f"{it.state}: {'; '.join(told) or in_words(it)}"
 
 
+# What a person does about it; the rest of an alert says what happened.
+_TO_DO = {
+    FollowUpState.REFUSED: "Mend it there; or delete its rows there and say so: kvitt mend "
+    "{integration} --record RECORD --deleted",
+    FollowUpState.DIFFERS: "Compare the books there with the receipt",
+    FollowUpState.ABANDONED: "Look there; to have it looked at again: kvitt look-again {period}",
+}
+
+
+def as_alert(it: FollowUp) -> str:
+    """Say what became of it, to whom and what to do, to somebody who is told of it elsewhere."""
+    told = [voucher.words for voucher in it.vouchers if voucher.open]
+    happened = f"{it.vendor}: period {it.key} is {it.state}: {'; '.join([in_words(it), *told])}"
+    if it.state not in _TO_DO:
+        return happened
+    period = it.key.replace("@", " ")
+    to_do = _TO_DO[it.state].format(integration=it.integration, period=period)
+    return f"{happened.rstrip('.')}. {to_do}. The receipt: kvitt receipt {period}"
+
+
 def _name_of(voucher: UnpostedVoucher) -> str:
     if voucher.closed:
         return "sent again" if voucher.goes_again else "deleted"

@@ -18,6 +18,7 @@ class IncidentKind(StrEnum):
     UNCERTAIN = "uncertain"
     FAILED = "failed"
     STUCK = "stuck"
+    SET_ASIDE = "set-aside"
     SILENT = "silent"
     UNREADABLE = "unreadable"
     UNALIGNED = "unaligned"

@@ -641,10 +641,14 @@ class SupabaseLedger:
         )
         return _read(Progress, answer)
 
-    async def read_planned(self, integration: str, *, after: datetime) -> list[datetime]:
+    async def read_planned(
+        self, integration: str, *, after: datetime, until: datetime | None = None
+    ) -> list[datetime]:
         """Return the due times after a time that are planned and that nobody has touched."""
         query = self._client.table("periods").select("due_at").eq("integration_id", integration)
         query = query.eq("state", "due").eq("fence", 0).gt("due_at", after.isoformat())
+        if until is not None:
+            query = query.lte("due_at", until.isoformat())
         rows = await self._ask(query.order("due_at").limit(_PAGE))
         return [datetime.fromisoformat(row["due_at"]) for row in rows]
 

@@ -216,8 +216,11 @@ declare
   since timestamptz := (select since from kvitt.heartbeats where who = 'pg_cron');
 begin
   if greatest(coalesce(beaten, since), since) + p_silence > now() then
-    perform kvitt.end_alarm('silent', 'watch',
-      'kvitt: Prefect is back. The flow watch was at work at ' || kvitt.said(beaten) || '.');
+    -- One that has never been at work is given more time where this was put there anew.
+    perform kvitt.end_alarm('silent', 'watch', coalesce(
+      'kvitt: Prefect is back. The flow watch was at work at ' || kvitt.said(beaten) || '.',
+      'kvitt: Prefect is given more time. The flow watch has never been at work; if it is not by '
+      || kvitt.said(since + p_silence) || ', that is told anew.'));
   else
     perform kvitt.raise_alarm('silent', 'watch', format(
       'kvitt: Prefect is silent. The flow watch has given no sign of life since %s (now %s), so '
@@ -234,21 +237,31 @@ language sql stable set search_path = '' as $$
   select make_interval(secs => coalesce((p_integration.limits ->> 'late')::float8, 300))
 $$;
 
--- Looks at the periods that it asked for: none may be overdue. Nobody works on an overdue one.
+-- Looks at the periods that it asked for: none may be overdue. Nobody works on an overdue one. What
+-- was switched off, or is left to Prefect now, no longer counts.
 create function kvitt.watch_periods() returns void
 language plpgsql set search_path = '' as $$
 declare
   it record;
 begin
   for it in
-    select p.key, p.state, p.due_at from kvitt.alarms a join kvitt.periods p on p.key = a.subject
+    select p.key, p.due_at, p.integration_id, i.enabled, p.state,
+           p.state in ('verified', 'failed', 'skipped', 'uncertain') as decided
+      from kvitt.alarms a
+      join kvitt.periods p on p.key = a.subject
+      join kvitt.integrations i on i.id = p.integration_id
      where a.kind = 'overdue' and a.ended_at is null
-       and p.state in ('verified', 'failed', 'skipped', 'uncertain')
+       and (p.state in ('verified', 'failed', 'skipped', 'uncertain')
+            or not i.enabled or i.scheduler = 'prefect')
   loop
-    perform kvitt.end_alarm('overdue', it.key, format(
-      'kvitt: %s is no longer overdue. It was due at %s and is now %s.%s',
-      it.key, kvitt.said(it.due_at), it.state,
-      case when it.state in ('failed', 'uncertain') then ' kvitt periods says why.' else '' end));
+    perform kvitt.end_alarm('overdue', it.key, case when it.decided
+      then format('kvitt: %s is no longer overdue. It was due at %s and is now %s.%s',
+        it.key, kvitt.said(it.due_at), it.state,
+        case when it.state in ('failed', 'uncertain') then ' kvitt periods says why.' else '' end)
+      else format('kvitt: %s is not looked after here any more, since %s %s. It was due at %s and '
+        'is still %s.', it.key, it.integration_id,
+        case when it.enabled then 'is started by Prefect now' else 'was switched off' end,
+        kvitt.said(it.due_at), it.state) end);
   end loop;
   for it in
     select p.key, w.state, w.due_at, w.integration_id, d.deployment

@@ -8,6 +8,7 @@ create type kvitt.incident_kind as enum (
   'uncertain',   -- a reply of the vendor is missing
   'failed',      -- a period waits for a person
   'stuck',       -- a period was begun, is not finished, and nobody works on it
+  'set-aside',   -- a period is settled without some vouchers, which nobody has mended yet
   'silent',      -- another watcher gives no sign of life
   'unreadable',  -- an integration's row makes no sense, so that nobody works on it
   'unaligned'    -- Prefect's deployments could not be brought into line with the integrations
@@ -118,6 +119,22 @@ language sql stable set search_path = '' as $$
            replace(s.key, '@', ' '), coalesce(rtrim(s.detail, '. '), 'without a word'),
            s.integration_id)
     from stopped s join kvitt.integrations i on i.id = s.integration_id and i.enabled
+  union all
+  select 'set-aside', p.key, p.integration_id, p.due_at, 1, a.since,
+         format('%s: period %s was settled without %s, which the accounting system does not take. '
+           'The first: record %s, %s. kvitt set-aside %s shows all. When one is mended, let it go '
+           'again: kvitt mend %s --record RECORD --reason "…"', i.organisation, p.key,
+           case when a.vouchers = 1 then 'a voucher' else format('%s vouchers', a.vouchers) end,
+           (a.first).record_id, rtrim((a.first).reason, '. '), p.integration_id, p.integration_id)
+    from (select s.integration_id, s.due_at, count(*) as vouchers, min(s.set_aside_at) as since,
+                 (array_agg(s order by s.sequence))[1] as first
+            from kvitt.set_aside s
+           where s.mended_as is null
+             and (p_integration is null or s.integration_id = p_integration)
+           group by s.integration_id, s.due_at) a
+    join kvitt.periods p on (p.integration_id, p.due_at) = (a.integration_id, a.due_at)
+                        and p.state = 'verified'
+    join kvitt.integrations i on i.id = p.integration_id and i.enabled
   union all
   select 'silent', h.who, null, null, 0, h.beat_at,
          format('the watcher %s has given no sign of life since %s UTC. The other one still watches, '

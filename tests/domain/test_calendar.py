@@ -8,6 +8,7 @@ from itertools import islice, pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.server.schemas.schedules import CronSchedule
 
 from kvitt.domain.calendar import (
     check_cron,
@@ -15,6 +16,7 @@ from kvitt.domain.calendar import (
     due_times,
     due_times_between,
     first_due,
+    lacking,
 )
 
 OSLO, NEW_YORK, LORD_HOWE = "Europe/Oslo", "America/New_York", "Australia/Lord_Howe"
@@ -123,6 +125,33 @@ def test_each_hour_is_each_real_hour() -> None:
     day = some("15 * * * *", OSLO, oslo("2026-10-24T23:59+02:00"), 25)
     assert day[-1] == oslo("2026-10-25T23:15+01:00")
     assert {later - earlier for earlier, later in pairwise(day)} == {timedelta(hours=1)}
+
+
+async def lacking_in_prefect(cron: str, since: str, until: str) -> list[datetime]:
+    """Return what Prefect's own schedule lacks of the calendar in Oslo, in between."""
+    start, end = oslo(since), oslo(until)
+    due = due_times_between(cron, OSLO, after=start - timedelta(microseconds=1), until=end)
+    return lacking(
+        due, await CronSchedule(cron=cron, timezone=OSLO).get_dates(start=start, end=end)
+    )
+
+
+async def test_prefect_lacks_the_hour_that_autumn_repeats() -> None:
+    day = "2026-10-25T00:00+02:00", "2026-10-25T06:00+01:00"
+    assert await lacking_in_prefect("15 * * * *", *day) == [oslo("2026-10-25T02:15+01:00")]
+    assert len(await lacking_in_prefect("*/15 * * * *", *day)) == 4
+    assert await lacking_in_prefect("30 2 * * *", *day) == []
+
+
+async def test_prefect_has_another_time_for_one_that_spring_skips() -> None:
+    day = "2026-03-29T00:00+01:00", "2026-03-29T06:00+02:00"
+    assert await lacking_in_prefect("30 2 * * *", *day) == [oslo("2026-03-29T03:00+02:00")]
+    assert await lacking_in_prefect("15 * * * *", *day) == []
+
+
+async def test_prefect_lacks_nothing_on_a_day_like_others() -> None:
+    day = "2026-06-01T00:00+02:00", "2026-06-02T00:00+02:00"
+    assert await lacking_in_prefect("*/20 1-3 * * *", *day) == []
 
 
 def test_a_morning_stays_a_morning_when_the_clocks_change() -> None:

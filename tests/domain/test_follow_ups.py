@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kvitt.domain.follow_ups import FollowUp, as_rows, in_brief
+from kvitt.domain.follow_ups import FollowUp, as_alert, as_rows, in_brief
 
 VOUCHER: dict[str, Any] = {
     "sequence": 12,
@@ -116,6 +116,22 @@ def test_only_what_is_open_is_told_in_brief() -> None:
 )
 def test_an_event_is_raised_for_what_was_not_told(changes: dict[str, Any], *, news: bool) -> None:
     assert followed(**changes).is_news is news
+
+
+@pytest.mark.parametrize(
+    ("state", "to_do"),
+    [
+        ("refused", "kvitt mend nordvest-xledger --record RECORD --deleted"),
+        ("differs", "Compare the books there with the receipt"),
+        ("abandoned", "kvitt look-again nordvest-xledger 2026-11-24T05:00Z"),
+    ],
+)
+def test_an_alert_says_what_happened_to_whom_and_what_to_do(state: str, to_do: str) -> None:
+    told = as_alert(followed(state=state, vouchers=[VOUCHER]))
+    assert told.startswith(f"xledger: period nordvest-xledger@2026-11-24T05:00Z is {state}: ")
+    assert "; voucher 412 (record 2026-0087): Account 7140 is closed. " in told
+    assert to_do in told
+    assert told.endswith("The receipt: kvitt receipt nordvest-xledger 2026-11-24T05:00Z")
 
 
 def test_what_could_not_be_seen_is_said() -> None:

@@ -99,6 +99,7 @@ def refused(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Runni
 def test_a_refusal_after_the_receipt_becomes_an_event(refused: Running) -> None:
     assert "refused: voucher 1 (record 2026-9999): Account 9999" in follow_up(refused)
     raised = event(refused, "kvitt.period.refused")
+    assert "(record 2026-9999): Account 9999 does not exist. Mend it" in raised["payload"]["text"]
     assert raised["payload"]["vouchers"] == [
         "voucher 1 (record 2026-9999): Account 9999 does not exist."
     ]

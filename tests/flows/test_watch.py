@@ -134,6 +134,69 @@ def test_what_is_switched_off_is_paused_and_on_again_by_watch(
     assert deployment(running, "switched")["updated"] == before
 
 
+def test_what_prefect_cannot_read_has_its_runs_planned_once_by_watch(
+    running: Running, tmp_path: Path
+) -> None:
+    readable = enrolled(running, tmp_path, "last-workday")
+    running.stack.run("kvitt", "apply")
+    soon = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=20)
+    cron = f"{soon.minute} * 1-31,LW * *"
+    enrolled(running, tmp_path, "last-workday", cron=cron, first_period=readable["first_period"])
+    told = f"no schedule, since Prefect cannot read `{cron}`: watch starts its periods"
+    assert told in running.stack.run("kvitt", "plan")
+    watch(running)
+    assert deployment(running, "last-workday")["schedules"] == []
+    assert told in deployment(running, "last-workday")["description"]
+    for _ in range(2):
+        watch(running)
+    ahead = [run for run in runs_of(running, "last-workday") if moment_of(run) == soon]
+    assert [(run["state_type"], run["parameters"]["trigger"]) for run in ahead] == [
+        ("SCHEDULED", "watch")
+    ]
+    assert "Prefect cannot read" in running.stack.run("kvitt", "plan")
+
+
+def runs_of(running: Running, name: str) -> list[dict[str, Any]]:
+    only = {"deployments": {"id": {"any_": [deployment(running, name)["id"]]}}}
+    return api(running, "POST", "flow_runs/filter", only)
+
+
+def moment_of(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["expected_start_time"])
+
+
+def test_one_that_prefect_refuses_keeps_no_other_from_its_deployment(
+    running: Running, tmp_path: Path
+) -> None:
+    for name in ("a-refused", "b-later"):
+        enrolled(running, tmp_path, name, enabled=False)
+    with prefect_database(running) as database:
+        database.execute(
+            "create function refuse() returns trigger language plpgsql as"
+            " $$ begin raise exception 'refused'; end $$;"
+            " create trigger refused before insert on deployment for each row"
+            " when (new.name = 'a-refused') execute function refuse()"
+        )
+        try:
+            with pytest.raises(CommandFailed, match="sync/a-refused: ") as failed:
+                running.stack.run("kvitt", "apply")
+            with pytest.raises(CommandFailed):
+                watch(running)
+        finally:
+            database.execute("drop trigger refused on deployment; drop function refuse()")
+    assert "Traceback" not in str(failed.value)
+    assert deployment(running, "b-later")["paused"]
+    [told] = [line for line in incidents(running) if "unaligned" in line]
+    assert "a-refused" in told
+    watch(running)
+    assert deployment(running, "a-refused")["paused"]
+    assert [line for line in incidents(running) if "unaligned" in line] == []
+
+
+def incidents(running: Running) -> list[str]:
+    return running.stack.run("kvitt", "incidents").splitlines()
+
+
 def test_a_run_whose_process_is_gone_does_not_show_running_for_ever(
     running: Running, tmp_path: Path
 ) -> None:

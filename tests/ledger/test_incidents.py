@@ -146,6 +146,31 @@ async def test_an_alert_that_could_not_be_told_is_told_later_even_when_it_is_ove
     assert await noted(stage) == []
 
 
+async def test_vouchers_that_were_set_aside_are_told_once_settled_and_over_once_mended(
+    long_ago: Enrol,
+) -> None:
+    stage = await long_ago(NORDVEST)
+    first, second = await stage.approve(2)
+    period = await stage.claimed()
+    await collect(stage, period)
+    await stage.ledger.set_aside(period, {1: "account 7140 is closed.", 2: "so is 7100"}, most=5)
+    assert await noted(stage) == []
+    assert await stage.ledger.settle(period, Totals(), {}) is not None
+    await close(stage, "settled")
+    incident = await the_one(stage)
+    assert incident.what == (
+        f"Teater Nordvest: period {period.key} was settled without 2 vouchers, which the "
+        f"accounting system does not take. The first: record {first.id}, account 7140 is closed. "
+        f"kvitt set-aside {stage.id} shows all. When one is mended, let it go again: "
+        f'kvitt mend {stage.id} --record RECORD --reason "…"'
+    )
+    assert await noted(stage) == ["kvitt.period.set-aside"]
+    for record in (first, second):
+        assert await noted(stage) == []
+        await stage.ledger.mend_record(stage.id, record.id, who="Inger", reason="it is open again")
+    assert await noted(stage) == ["kvitt.incident.over"]
+
+
 async def test_what_comes_back_is_a_new_incident(long_ago: Enrol) -> None:
     stage = await long_ago(NORDVEST)
     await noted(stage)

@@ -284,6 +284,15 @@ def test_a_watch_that_never_beat_is_given_time_from_the_installation_on(
     assert "no sign of life since ever" in said
 
 
+def test_more_time_for_a_watch_that_never_beat_ends_its_alarm(database: Database) -> None:
+    database.beat("pg_cron", 13 * MINUTE)
+    database.step("watch the watcher")
+    assert len(database.words()) == 1
+    database.step("watch the watcher", silence=timedelta(hours=1))
+    [said] = database.words()
+    assert "The flow watch has never been at work; if it is not by 20" in said
+
+
 def test_a_new_silence_is_a_new_alarm(database: Database) -> None:
     database.beat("pg_cron", timedelta(hours=1))
     for ago in (13 * MINUTE, timedelta(0), 13 * MINUTE):
@@ -337,6 +346,33 @@ def test_a_lease_does_not_end_the_alarm_and_a_decision_does(database: Database) 
     [said] = database.words()
     assert "is no longer overdue" in said
     assert "is now failed. kvitt periods says why" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            "update kvitt.integrations set enabled = false",
+            "since nordvest-xledger was switched off",
+        ),
+        (
+            "update kvitt.integrations set scheduler = 'prefect'",
+            "since nordvest-xledger is started by Prefect now",
+        ),
+    ],
+)
+def test_an_integration_that_no_longer_counts_is_no_longer_overdue(
+    database: Database, change: str, why: str
+) -> None:
+    database.enrol(NORDVEST, 6 * MINUTE)
+    database.step("watch periods")
+    assert len(database.words()) == 1
+    database.ask(change)
+    database.step("watch periods")
+    database.step("watch periods")
+    [said] = database.words()
+    assert why in said
+    assert said.endswith("and is still due.")
 
 
 def test_an_alarm_is_told_again_until_a_success_is_seen(database: Database) -> None:
