@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.files import FileError
+from cli.server import demand_server
 from kvitt.domain.integrations import Timeouts
 from kvitt.vendors import VENDORS
 from kvitt.vendors.facts import EXAMINATIONS, Answer, Record, Verdict, answers_to
@@ -62,6 +63,7 @@ def facts(
 
 
 async def _of_block(vendor: str, connection: str | None) -> BaseModel:
+    await demand_server()
     from blocks.loading import load_block  # noqa: PLC0415 - Prefect takes seconds to import
     from blocks.vendors import CONNECTIONS  # noqa: PLC0415
 
@@ -71,7 +73,7 @@ async def _of_block(vendor: str, connection: str | None) -> BaseModel:
 
 def _of_file(vendor: str, file: Path) -> BaseModel:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         # Without the error's own words: they may quote the file, and it holds a secret.
         raise FileError(f"{file} cannot be read: {type(error).__name__}") from None
