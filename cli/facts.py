@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cli.files import FileError
 from cli.ledger import open_ledger
+from cli.server import demand_server
 from kvitt.budget import open_budget
 from kvitt.domain.integrations import Timeouts
 from kvitt.ports import Uncounted
@@ -71,6 +72,7 @@ def facts(
 
 
 async def _of_block(vendor: str, connection: str | None) -> BaseModel:
+    await demand_server()
     from blocks.loading import load_block  # noqa: PLC0415 - Prefect takes seconds to import
     from blocks.vendors import CONNECTIONS  # noqa: PLC0415
 
@@ -80,7 +82,7 @@ async def _of_block(vendor: str, connection: str | None) -> BaseModel:
 
 def _of_file(vendor: str, file: Path) -> BaseModel:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         # Without the error's own words: they may quote the file, and it holds a secret.
         raise FileError(f"{file} cannot be read: {type(error).__name__}") from None

@@ -154,8 +154,9 @@ def _text(path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    # With or without the byte order mark that some programs write first.
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             yield from file
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}") from error

@@ -6,6 +6,7 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from cli.server import demand_server
 from kvitt.ledger import SupabaseLedger
 from kvitt.project import open_project
 
@@ -21,6 +22,7 @@ async def open_ledger(project: str) -> AsyncGenerator[SupabaseLedger]:
     """
     url, key = os.environ.get("SUPABASE_URL"), os.environ.get("SUPABASE_SECRET_KEY")
     if not (url and key):
+        await demand_server()
         from blocks import SupabaseProject  # noqa: PLC0415 - Prefect takes seconds to import
         from blocks.loading import load_block  # noqa: PLC0415
 

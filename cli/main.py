@@ -23,6 +23,7 @@ from rich.table import Table
 from cli import files, mapping, scheduler
 from cli.facts import facts
 from cli.ledger import open_ledger as _ledger
+from cli.server import demand_server, never_start_one
 from kvitt import planning, sync
 from kvitt.domain.budget import Purpose, forecast
 from kvitt.domain.errors import KvittError
@@ -84,6 +85,8 @@ Notify = Annotated[
 ]
 _BATCH = 500
 _SHOWN = 3
+_NOTHING = "nothing"
+_SOON = timedelta(days=1)
 _POLL_SECONDS = 2
 
 
@@ -156,8 +159,20 @@ def _show_difference(before: Integration | None, after: Integration) -> None:
     if not changed:
         out.print(f"= {after.id} is as it was")
     for name in changed:
-        difference = escape(f"{name}: {was[name]} → {becomes[name]}")
-        out.print(f"[yellow]~ {after.id}[/] {difference}", highlight=False, soft_wrap=True)
+        for place, old, new in _differences(name, was[name], becomes[name]):
+            difference = escape(f"{place}: {old} → {new}")
+            out.print(f"[yellow]~ {after.id}[/] {difference}", highlight=False, soft_wrap=True)
+
+
+def _differences(place: str, was: Any, becomes: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two settings differ, down to the last name, and what stands there."""
+    if not (isinstance(was, dict) and isinstance(becomes, dict)):
+        if was != becomes:
+            yield place, was, becomes
+        return
+    old, new = cast("dict[str, Any]", was), cast("dict[str, Any]", becomes)
+    for name in dict.fromkeys((*old, *new)):
+        yield from _differences(f"{place}.{name}", old.get(name, _NOTHING), new.get(name, _NOTHING))
 
 
 def _schedule(integration: Integration) -> tuple[str, str, datetime]:
@@ -214,13 +229,37 @@ def import_records(file: Path, project: Project = "kvitt") -> None:
 
     async def work() -> None:
         added = present = 0
+        to_come: list[Record] = []
         async with _ledger(project) as ledger:
             for batch in _batches(files.read_records(file)):
                 new, old = await ledger.add_records(batch)
                 added, present = added + new, present + old
-        out.print(f"{added} records added, {present} were there already")
+                soon = datetime.now(UTC) + _SOON
+                to_come += [record for record in batch if record.approved_at > soon]
+        were = "was" if present == 1 else "were"
+        out.print(f"{_number_of(added, 'record')} added, {present} {were} there already")
+        if to_come:
+            err.print(_words_of_the_future(to_come), highlight=False)
 
     _run(work())
+
+
+def _words_of_the_future(to_come: list[Record]) -> str:
+    first = max(to_come, key=lambda record: record.approved_at)
+    name = escape(f"{first.id} of {first.integration}, approved {first.approved_at.isoformat()}")
+    if len(to_come) == 1:
+        return (
+            f"1 record is approved more than a day from now ({name}): the first period that is due "
+            "after that time takes it"
+        )
+    return (
+        f"{len(to_come)} records are approved more than a day from now (the last is {name}): each "
+        "is taken by the first period that is due after its time"
+    )
+
+
+def _number_of(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _batches(given: Iterator[Record]) -> Iterator[list[Record]]:
@@ -242,7 +281,10 @@ def periods(
             table = Table("period", "state", "records", "why")
             follow_ups = await ledger.read_follow_ups(integration, limit=limit)
             followed = {each.key: in_brief(each) for each in follow_ups}
-            for p in await ledger.read_periods(integration, limit=limit):
+            found = await ledger.read_periods(integration, limit=limit)
+            if integration is not None and not found:
+                await ledger.read_integration(integration)  # which says so where there is none
+            for p in found:
                 why = _why(p) or followed.get(p.key, "")
                 table.add_row(p.key, p.state, str(p.record_count), escape(why))
             out.print(table)
@@ -372,7 +414,7 @@ def skip(
     by: By,
     project: Project = "kvitt",
 ) -> None:
-    """Leave a period out for good. What it took and did not export is not exported."""
+    """Leave a period out for good, once it is due. What it did not export is not exported."""
 
     async def work() -> None:
         async with _ledger(project) as ledger:
@@ -497,11 +539,23 @@ def budget(
             purposes = [*Purpose]
             ends = ("reserved", "allowance", "left", "forecast")
             table = Table("connection", "month", *purposes, *ends)
-            for each in await ledger.read_budgets(connection):
+            found = await ledger.read_budgets(connection)
+            if connection is not None and not found:
+                await _demand_connection(ledger, connection)
+            for each in found:
                 table.add_row(*_row_of(each, purposes))
             out.print(table)
 
     _run(work())
+
+
+async def _demand_connection(ledger: SupabaseLedger, connection: str) -> None:
+    """Tell a connection that has spent nothing yet from one that nobody has."""
+    known = (await ledger.read_integrations()).valid
+    if connection not in {each.connection for each in known}:
+        raise CommandError(
+            f"no integration has the connection {connection}; see: kvitt integrations list"
+        )
 
 
 def _row_of(spending: Spending, purposes: Sequence[Purpose]) -> Iterator[str]:
@@ -523,22 +577,24 @@ def backfill(
     until: Annotated[
         datetime | None, typer.Option("--to", parser=_due, help="Up to when; else up to now.")
     ] = None,
-    pace: Annotated[float, typer.Option(min=0, help="Seconds between two periods.")] = 0,
+    pace: Annotated[float, typer.Option(help="Seconds between two periods, up to a day.")] = 0,
     project: Project = "kvitt",
     *,
     wait: Annotated[bool, typer.Option(help="Stay, and show the progress.")] = False,
 ) -> None:
     """Bring past periods up to date, in order: also ones before the calendar's first.
 
-    The calendar is written on into the past first. Ask again at any time: what is done stays done.
+    The calendar is written on into the past first, to 2020 at the earliest. Ask again at any time:
+    what is done stays done.
     """
+    apart = planning.pace_of(pace)
 
     async def work() -> None:
         async with _ledger(project) as ledger:
             who = await ledger.read_integration(integration)
             await planning.write_ahead(ledger, who)
             await _check_end(ledger, who, until)
-            new = await planning.extend_back(ledger, who, since=since, pace=timedelta(seconds=pace))
+            new = await planning.extend_back(ledger, who, since=since, pace=apart)
             out.print(f"{new} periods were written into the past", highlight=False)
             upto = until or datetime.now(UTC)
             seen = await _show_progress(ledger, integration, since, upto)
@@ -645,6 +701,7 @@ def apply(
     """Bring Prefect into line with the integrations: deployments, automations, result storage."""
 
     async def work() -> None:
+        await demand_server()
         from deployments.automations import apply_automations  # noqa: PLC0415 - Prefect is slow
         from deployments.foundations import ensure_pool, ensure_task_results  # noqa: PLC0415
         from flows.deployments import NotAligned, deployment_ids  # noqa: PLC0415
@@ -684,6 +741,7 @@ async def _apply_notifications(named: str | None) -> list[str]:
 
 
 async def _plan(project: str, pool: str) -> list[Step]:
+    await demand_server()
     from flows.deployments import plan as compare  # noqa: PLC0415 - Prefect is slow
 
     async with _ledger(project) as ledger:
@@ -762,6 +820,7 @@ def _yes(*, on: bool) -> str:
 def main() -> None:
     """Run the command; errors of ours become one sentence and exit code 1."""
     explain_retries()
+    never_start_one()
     logging.basicConfig(format="kvitt: %(message)s")
     try:
         app()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime  # noqa: TC003 - Prefect reads it
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import flow, task
@@ -172,18 +172,18 @@ async def sync(
             that a schedule or a person starts.
         mended: What a person has mended of a failed period, which then goes on; kept as the reason.
         back_to: Fill in earlier periods first, back to the first one due at or after this time.
-        pace: How many seconds the periods that are filled in are apart.
+        pace: How many seconds the periods that are filled in are apart, a day of them at most.
         project: The name of the blocks SupabaseProject and TaskResults.
     """
     results = await load_block(TaskResults, project, max_age=_BLOCKS_SECONDS)
     supabase = await load_block(SupabaseProject, project, max_age=_BLOCKS_SECONDS)
     try:
+        apart = planning.pace_of(pace)
         async with supabase.open() as client:
             ledger = SupabaseLedger(client)
             who = await ledger.read_integration(integration)
             await planning.write_ahead(ledger, who)
             if back_to is not None:
-                apart = timedelta(seconds=pace)
                 await planning.extend_back(ledger, who, since=back_to, pace=apart)
             await tell(ledger, integration)  # that it is late, before it begins at last
             return await _bring_up_to_date(

@@ -72,8 +72,11 @@ async def follow_up(ledger: FollowUps, open_vendor: Open) -> AsyncGenerator[Foll
 
 async def _look(
     ledger: FollowUps, open_vendor: Open, looker: UUID, due: Looks
-) -> AsyncGenerator[FollowUp]:
-    """Look at the periods of one connection, and write down what was seen of each."""
+) -> AsyncGenerator[FollowUp | PutOff]:
+    """Look at the periods of one connection, and write down what was seen of each.
+
+    What the ledger does not take of one is put off, and stops none of the others.
+    """
     async with open_vendor(due.integration) as vendor:
         if not isinstance(vendor, PostsByItself):
             raise Refused(
@@ -82,8 +85,18 @@ async def _look(
             )
         standings = await vendor.standings(due.looks)
         requests = dict(vendor.requests)
+        refused: list[str] = []
         for look, standing in zip(due.looks, standings, strict=True):
-            yield await ledger.record_look(
-                looker, look, standing, gap=vendor.habits.gap, requests=requests
-            )
-            requests = {}  # spent once, for all of them
+            try:
+                seen = await ledger.record_look(
+                    looker, look, standing, gap=vendor.habits.gap, requests=requests
+                )
+            except LedgerRefused as error:
+                refused.append(f"{look.period.key}: {error}")
+            else:
+                requests = {}  # spent once, for all of them
+                yield seen
+        if refused:  # all that this looker still holds
+            await ledger.put_off_looks(looker, "; ".join(refused), timedelta(0))
+            for why in refused:
+                yield PutOff(why)

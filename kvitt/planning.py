@@ -8,6 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from kvitt.domain.calendar import due_before, due_times, due_times_between, first_due
+from kvitt.domain.errors import KvittError
+from kvitt.domain.periods import FIRST_NAMED
 from kvitt.ledger.rows import Calendar
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ AHEAD = timedelta(days=2)
 _AT_LEAST = 2
 _PAGE = 1000
 _MICROSECOND = timedelta(microseconds=1)
+SLOWEST_PACE = timedelta(days=1)
+
+
+class NotPlanned(KvittError):
+    """The calendar cannot be written as it was asked for, and is as it was."""
 
 
 async def write_ahead(ledger: SupabaseLedger, integration: Integration) -> int:
@@ -79,8 +86,15 @@ async def extend_back(
 
     Returns how many periods are new. They are worked on in order, `pace` apart, after whatever the
     schedule has due. Written from the present backwards, a page at a time: broken off, it may be
-    asked for again.
+    asked for again. Raises NotPlanned, before anything is written, for a time of which periods have
+    no names.
     """
+    if since < FIRST_NAMED:
+        raise NotPlanned(
+            f"{integration.id}: periods have names from {FIRST_NAMED:%Y-%m-%dT%H:%MZ} on, and "
+            f"{since:%Y-%m-%dT%H:%MZ} lies before that. Nothing was written: ask from then on, or "
+            "from a later time"
+        )
     first = await ledger.first_period(integration.id)
     due = due_times_between(
         integration.cron, integration.time_zone, after=since - _MICROSECOND, until=first.opens_at
@@ -99,6 +113,16 @@ async def extend_back(
             before=start,
         )
     return written
+
+
+def pace_of(seconds: float) -> timedelta:
+    """Return how far apart periods are filled in; NotPlanned for what is no pace."""
+    if not 0 <= seconds <= SLOWEST_PACE.total_seconds():
+        raise NotPlanned(
+            f"a pace of {seconds:g} seconds is none: 0 to {SLOWEST_PACE.total_seconds():.0f} "
+            "seconds lie between two periods that are filled in. Nothing was written"
+        )
+    return timedelta(seconds=seconds)
 
 
 def _missing(integration: Integration, calendar: Calendar) -> Iterator[datetime]:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, Strict, model_validator
 
 from kvitt.domain.calendar import check_cron
 from kvitt.domain.fields import Currency, Identifier, NonEmpty
@@ -35,6 +35,11 @@ def _zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
+# Strict: YAML's `yes` and `true` are no 1.
+Count = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+
+
 class BudgetLimits(Part):
     """How many requests a month the connection may spend. None: the vendor's, or kvitt's, default.
 
@@ -44,11 +49,11 @@ class BudgetLimits(Part):
     Integrations that share a connection share its budget; of what they state, the strictest counts.
     """
 
-    requests: int | None = Field(default=None, ge=1)
+    requests: Count | None = Field(default=None, ge=1)
     paid: bool | None = None
-    probe_share: float | None = Field(default=None, ge=0, le=1)
-    warn_from: float | None = Field(default=None, gt=0, le=1)
-    backfill_share: float | None = Field(default=None, ge=0, le=1)
+    probe_share: Number | None = Field(default=None, ge=0, le=1)
+    warn_from: Number | None = Field(default=None, gt=0, le=1)
+    backfill_share: Number | None = Field(default=None, ge=0, le=1)
 
 
 class Limits(Part):
@@ -58,26 +63,26 @@ class Limits(Part):
     each time, up to `longest_wait`.
     """
 
-    page_records: int = Field(default=500, ge=1, le=20_000)
-    chunk_lines: int | None = Field(default=None, ge=2)
-    at_once: int | None = Field(default=None, ge=1)
-    settle: float | None = Field(default=None, ge=0)
-    absence_gap: float | None = Field(default=None, ge=0)
-    warm_up: float = Field(default=60, ge=0, le=600)
-    set_aside: int = Field(default=25, ge=0)
-    first_wait: float = Field(default=300, gt=0, le=86_400)
-    longest_wait: float = Field(default=3600, gt=0, le=86_400)
+    page_records: Count = Field(default=500, ge=1, le=20_000)
+    chunk_lines: Count | None = Field(default=None, ge=2)
+    at_once: Count | None = Field(default=None, ge=1)
+    settle: Number | None = Field(default=None, ge=0)
+    absence_gap: Number | None = Field(default=None, ge=0)
+    warm_up: Number = Field(default=60, ge=0, le=600)
+    set_aside: Count = Field(default=25, ge=0)
+    first_wait: Number = Field(default=300, gt=0, le=86_400)
+    longest_wait: Number = Field(default=3600, gt=0, le=86_400)
     budget: BudgetLimits = Field(default_factory=BudgetLimits)
-    late: float = Field(default=300, ge=60, le=86_400)
+    late: Number = Field(default=300, ge=60, le=86_400)
 
 
 class Timeouts(Part):
     """How long we wait for an answer, in seconds."""
 
-    connect: float = Field(default=10, gt=0)
-    read: float = Field(default=120, gt=0)
-    pool: float = Field(default=60, gt=0)
-    function: float = Field(default=150, gt=0)
+    connect: Number = Field(default=10, gt=0)
+    read: Number = Field(default=120, gt=0)
+    pool: Number = Field(default=60, gt=0)
+    function: Number = Field(default=150, gt=0)
 
 
 class Scheduler(StrEnum):

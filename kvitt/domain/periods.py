@@ -11,7 +11,7 @@ from functools import lru_cache
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 # The reference counts minutes from here: five base-36 digits last until 2135.
-_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
+FIRST_NAMED = datetime(2020, 1, 1, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -94,7 +94,7 @@ def reference_of(integration_id: str, due_at: datetime) -> str:
     """
     digest = hashlib.sha256(integration_id.encode()).digest()
     who = base64.b32encode(digest)[:4].decode()
-    return who + _base36((due_at - _EPOCH) // _MINUTE).rjust(5, "0")
+    return who + _base36((due_at - FIRST_NAMED) // _MINUTE).rjust(5, "0")
 
 
 def _base36(number: int) -> str:

@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -53,6 +54,13 @@ class Line(BaseModel):
         return self
 
 
+def _two_at_least(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+    """Of lines that are right: a wrong one is one cause, and not also one line too few."""
+    if len(lines) < 2:  # noqa: PLR2004 - what balances, has two sides
+        raise ValueError("a voucher has two lines at least")
+    return lines
+
+
 class Record(BaseModel):
     """One approved voucher with its balanced lines, all in one currency."""
 
@@ -65,7 +73,7 @@ class Record(BaseModel):
     voucher_date: date = Field(ge=_FIRST_DAY, le=_LAST_DAY)
     currency: Currency
     text: str = ""
-    lines: tuple[Line, ...] = Field(min_length=2)
+    lines: Annotated[tuple[Line, ...], AfterValidator(_two_at_least)]
 
     @model_validator(mode="after")
     def _balances(self) -> Self:

@@ -31,6 +31,7 @@ from pydantic import AfterValidator, SecretStr
 
 from kvitt.domain.budget import Purpose  # noqa: TC001 - vendors take it from here
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.domain.patience import LONGEST_WISH
 from kvitt.ports import Uncounted
 
 if TYPE_CHECKING:
@@ -315,11 +316,18 @@ class Http:
 
 
 def retry_after(reply: httpx.Response) -> timedelta | None:
-    """Return how long a reply's Retry-After asks us to wait: seconds or a date (RFC 9110)."""
+    """Return how long a reply's Retry-After asks us to wait: seconds or a date (RFC 9110).
+
+    It is LONGEST_WISH at most.
+    """
     wish = reply.headers.get("Retry-After", "").strip()
-    if wish.isdecimal():
-        return timedelta(seconds=int(wish))
+    if wish.isascii() and wish.isdecimal():
+        longest = int(LONGEST_WISH.total_seconds())
+        digits = wish.lstrip("0") or "0"
+        # One digit more than the longest has is more than the longest: the rest says nothing.
+        return timedelta(seconds=min(int(digits[: len(str(longest)) + 1]), longest))
     try:
-        return max(parsedate_to_datetime(wish) - datetime.now(UTC), timedelta(0))
-    except (ValueError, TypeError):
+        wait = parsedate_to_datetime(wish) - datetime.now(UTC)
+    except (ValueError, TypeError, OverflowError):
         return None
+    return min(max(wait, timedelta(0)), LONGEST_WISH)

@@ -939,8 +939,9 @@ end $$;
 
 -- Leaves a period out, for good, with a reason. Answers how many vouchers it had taken, how many of
 -- them are in the books, and how many more may be there (perhaps): whoever approves the rest anew has
--- to look for those first. A period of
--- which a call may still be in the books is not skipped: wait until that is known.
+-- to look for those first. A period of which a call may still be in the books is not skipped: wait
+-- until that is known. Nor is one that is not due yet: a changed schedule takes those out, and the
+-- calendar would have a gap up to this one.
 create function kvitt.skip_period(
   p_integration text, p_due timestamptz, p_who text, p_reason text
 ) returns jsonb
@@ -959,6 +960,10 @@ begin
   if not found then
     raise exception '% has no period that is due at %', p_integration, p_due
       using errcode = 'KV004';
+  elsif it.due_at > now() then
+    raise exception 'period %: it is not due yet, and only a period that came due is skipped. Skip '
+      'it then; or change the schedule, which takes out what is not due; or switch the integration '
+      'off until then', it.key using errcode = 'KV005';
   elsif it.leased_until > now() then
     raise exception 'period %: a run works on it, with a lease to %', it.key, it.leased_until
       using errcode = 'KV005';
@@ -1055,27 +1060,36 @@ begin
   return aside.mended_as;
 end $$;
 
--- Adds a copy of a record, approved now, since a record is taken by one period only. Answers its id.
+-- Adds a copy of a record, approved now, since a record is taken by one period only. Answers its id:
+-- that of the record with the next ~number that is free, cut so that it fits.
 create function kvitt.approve_again(p_integration text, p_record text) returns text
 language plpgsql set search_path = '' as $$
 declare
   copy kvitt.records;
   copied kvitt.record_lines[];
+  -- A longer number than we give is part of the app's own name.
+  stem text := regexp_replace(p_record, '~[1-9]\d{0,8}$', '');
+  number bigint := coalesce(substring(p_record from '~([1-9]\d{0,8})$')::bigint, 1);
 begin
   select * into copy from kvitt.records where integration_id = p_integration and id = p_record;
   copy.approved_at := now();
-  copy.id := left(regexp_replace(copy.id, '~\d+$', ''), 90) || '~'
-             || 1 + coalesce(substring(copy.id from '~(\d+)$')::integer, 1);
-  select array_agg((l.integration_id, copy.id, l.number, l.account, l.party, l.amount,
-                    l.book_amount, l.tax, l.dimensions, l.text, l.approved_amount,
-                    l.approved_book_amount)::kvitt.record_lines
-                   order by l.number) into copied
+  select array_agg(l order by l.number) into copied
     from kvitt.record_lines l where l.integration_id = p_integration and l.record_id = p_record;
-  insert into kvitt.records
-    (integration_id, id, kind, approved_at, voucher_date, currency, text, line_count, digest)
-  values (p_integration, copy.id, copy.kind, copy.approved_at, copy.voucher_date, copy.currency,
-          copy.text, copy.line_count, kvitt.digest_of(copy, copied));
-  insert into kvitt.record_lines select (unnest(copied)).*;
+  copy.digest := kvitt.digest_of(copy, copied);
+  loop
+    number := number + 1;
+    copy.id := left(stem, 99 - length(number::text)) || '~' || number;
+    insert into kvitt.records
+      (integration_id, id, kind, approved_at, voucher_date, currency, text, line_count, digest)
+    values (p_integration, copy.id, copy.kind, copy.approved_at, copy.voucher_date, copy.currency,
+            copy.text, copy.line_count, copy.digest)
+    on conflict (integration_id, id) do nothing;
+    exit when found;
+  end loop;
+  insert into kvitt.record_lines
+  select l.integration_id, copy.id, l.number, l.account, l.party, l.amount, l.book_amount, l.tax,
+         l.dimensions, l.text, l.approved_amount, l.approved_book_amount
+    from unnest(copied) l;
   return copy.id;
 end $$;
 

@@ -20,6 +20,8 @@ create type kvitt.voucher_place as enum ('refused', 'staged', 'posted', 'neither
 create table kvitt.follow_ups (
   integration_id text not null,
   due_at timestamptz not null,
+  vendor text not null,
+  connection text not null,
   state kvitt.follow_up_state not null default 'waiting',
   -- What the last look saw: final, and final or staged.
   posted jsonb not null default '{}',
@@ -44,6 +46,8 @@ create table kvitt.follow_ups (
 );
 comment on table kvitt.follow_ups is
   'A settled period whose lines waited for the vendor''s own posting: what became of them.';
+comment on column kvitt.follow_ups.connection is
+  'Where the period was exported to, and is looked at, wherever its integration exports to now.';
 comment on column kvitt.follow_ups.since is
   'From when on the looks are spread out: when it was settled, or a person asked for a look.';
 comment on column kvitt.follow_ups.odd_looks is
@@ -113,8 +117,9 @@ create trigger guard_state before update of state on kvitt.follow_ups
 create function kvitt.remember_follow_up() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  insert into kvitt.follow_ups (integration_id, due_at, since, next_look_at)
-  values (new.integration_id, new.due_at, now(), now() + kvitt.until_next_look('0'));
+  insert into kvitt.follow_ups (integration_id, due_at, vendor, connection, since, next_look_at)
+  select i.id, new.due_at, i.vendor, i.connection, now(), now() + kvitt.until_next_look('0')
+    from kvitt.integrations i where i.id = new.integration_id;
   return new;
 end $$;
 
@@ -135,7 +140,8 @@ $$;
 -- Looks
 
 -- The looks that are due, of one connection: the one that has waited longest. Newer periods of it
--- come along though their time has not come, since the same reading shows them. Answers null where
+-- come along though their time has not come, since the same reading shows them. The connection is
+-- the one that the periods were exported to, whatever their integration says now. Answers null where
 -- none is due, or all those are being looked at; else {integration, looks: [{period, lines, open,
 -- left_out}]}: the lines that were sent, the vouchers to be told of wherever they are, and those
 -- that are not expected to be there.
@@ -148,35 +154,36 @@ begin
   perform pg_advisory_xact_lock(20261124091400);
   if not exists (select from kvitt.follow_ups
                   where looker = p_looker and leased_until > now()) then
-    select i.vendor, i.connection, min(f.due_at) as oldest into chosen
-      from kvitt.follow_ups f join kvitt.integrations i on i.id = f.integration_id
+    select f.vendor, f.connection, min(f.due_at) as oldest into chosen
+      from kvitt.follow_ups f
      where f.next_look_at <= now() and not exists (
-       select from kvitt.follow_ups l join kvitt.integrations li on li.id = l.integration_id
-        where (li.vendor, li.connection) = (i.vendor, i.connection)
+       select from kvitt.follow_ups l
+        where (l.vendor, l.connection) = (f.vendor, f.connection)
           and l.next_look_at is not null and l.leased_until > now())
-     group by i.vendor, i.connection order by min(f.next_look_at) limit 1;
+     group by f.vendor, f.connection order by min(f.next_look_at) limit 1;
     if not found then
       return null;
     end if;
     update kvitt.follow_ups f set looker = p_looker, leased_until = now() + p_lease
      where (f.integration_id, f.due_at) in (
-       select o.integration_id, o.due_at
-         from kvitt.follow_ups o join kvitt.integrations i on i.id = o.integration_id
-        where (i.vendor, i.connection) = (chosen.vendor, chosen.connection)
+       select o.integration_id, o.due_at from kvitt.follow_ups o
+        where (o.vendor, o.connection) = (chosen.vendor, chosen.connection)
           and (o.next_look_at <= now()
                or (o.next_look_at is not null and o.due_at >= chosen.oldest))
         order by o.next_look_at limit 100);
   end if;
   return (
     with taken as (
-      select f.integration_id, f.due_at, p from kvitt.follow_ups f
+      select f.integration_id, f.due_at, f.vendor, f.connection, p from kvitt.follow_ups f
         join kvitt.periods p on (p.integration_id, p.due_at) = (f.integration_id, f.due_at)
        where f.looker = p_looker and f.leased_until > now()
     )
     select jsonb_build_object(
       'integration', (
-        select to_jsonb(i) - array['created_at', 'updated_at'] from kvitt.integrations i
-         where i.id = (select min(integration_id) from taken)),
+        select to_jsonb(i) - array['created_at', 'updated_at']
+               || jsonb_build_object('vendor', t.vendor, 'connection', t.connection)
+          from taken t join kvitt.integrations i on i.id = t.integration_id
+         order by i.id limit 1),
       'looks', jsonb_agg(jsonb_build_object(
         'period', to_jsonb(t.p) - 'receipt',
         'lines', ((t.p).receipt -> 'sent' ->> 'lines')::bigint,
@@ -370,7 +377,7 @@ end $$;
 create function kvitt.as_shown(p_follow_up kvitt.follow_ups) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_build_object(
-    'integration', p.integration_id, 'due_at', p.due_at, 'key', p.key, 'vendor', i.vendor,
+    'integration', p.integration_id, 'due_at', p.due_at, 'key', p.key, 'vendor', p_follow_up.vendor,
     'time_zone', i.time_zone, 'state', p_follow_up.state, 'told', p_follow_up.told,
     'looks', p_follow_up.looks, 'looked_at', p_follow_up.looked_at,
     'next_look_at', p_follow_up.next_look_at, 'posted_at', p_follow_up.posted_at,

@@ -252,7 +252,7 @@ begin
   elsif joins <> first.opens_at then
     raise exception '%: its calendar begins at %, and a period that ends at % would leave a gap',
       p_integration, first.opens_at, joins using errcode = 'KV003';
-  elsif p_opens_at < '2020-01-01T00:00Z' then
+  elsif (select min(due) from unnest(p_due) due) < '2020-01-01T00:00Z' then
     raise exception '%: periods have names from 2020 on', p_integration using errcode = 'KV003';
   end if;
   insert into kvitt.periods (integration_id, due_at, opens_at, key, backfill, not_before)

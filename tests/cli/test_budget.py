@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvitt.budget import MonthlyBudget, open_budget
 from kvitt.domain.budget import Purpose
 from tests.cast import HOUR, NORDVEST
+from tests.cli.test_cli import refused
 from tests.ledger.stages import a_connection, budget, spend
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ async def test_it_shows_what_was_spent_on_what_and_what_is_left(
         "read-back": "2",
         "probe": "1",
         "token": "0",
+        "set-up": "0",
         "reserved": "8",
         "allowance": "2,000 or paid",
         "left": "1,986",
@@ -74,3 +76,11 @@ async def test_periods_shows_until_when_one_waits_and_why(kvitt: Kvitt, enrol: E
     until = await stage.ledger.postpone(period, "vendor", HOUR, postponed=1, reason="HTTP 503")
     words = f"waits until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: HTTP 503"
     assert words in kvitt("periods", stage.id).stdout
+
+
+async def test_a_connection_of_nobody_is_an_error_and_one_that_spent_nothing_is_none(
+    kvitt: Kvitt, enrol: Enrol
+) -> None:
+    assert "no integration has the connection nobody" in refused(kvitt("budget", "nobody"))
+    stage = await enrol(NORDVEST, connection=a_connection())
+    assert kvitt("budget", stage.integration.connection).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,26 @@ async def test_integrations_are_created_then_as_they_were_then_changed(
     assert await ledger.read_integration(theatre.id) == later
 
 
+async def test_of_a_mapping_only_what_differs_is_shown(
+    kvitt: Kvitt, ledger: SupabaseLedger, tmp_path: Path
+) -> None:
+    who = another(NORDVEST)
+    await ledger.save_integration(who)
+    mapping = who.mapping.model_dump(mode="json")
+    accounts = {**mapping["accounts"], "travel": "7141", "gifts": "7420"}
+    del accounts["meals"]
+    changed = another(
+        NORDVEST, id=who.id, mapping={**mapping, "accounts": accounts}, limits={"at_once": 2}
+    )
+    shown = kvitt("integrations", "import", written(tmp_path, changed), "--dry-run").stdout
+    assert sorted(shown.splitlines()) == [
+        f"~ {who.id} limits.at_once: None → 2",
+        f"~ {who.id} mapping.accounts.gifts: nothing → 7420",
+        f"~ {who.id} mapping.accounts.meals: 7150 → nothing",
+        f"~ {who.id} mapping.accounts.travel: 7140 → 7141",
+    ]
+
+
 async def test_a_dry_run_creates_nothing(
     kvitt: Kvitt, ledger: SupabaseLedger, tmp_path: Path
 ) -> None:
@@ -187,6 +208,36 @@ async def test_records_are_added_once(kvitt: Kvitt, enrol: Enrol, tmp_path: Path
     file = lines_of(tmp_path, *records, "", plain(claim_from_abroad(stage.id, 7, at)))
     assert kvitt("records", "import", file).stdout == "4 records added, 0 were there already\n"
     assert kvitt("records", "import", file).stdout == "0 records added, 4 were there already\n"
+
+
+async def test_a_single_record_is_counted_as_one(
+    kvitt: Kvitt, enrol: Enrol, tmp_path: Path
+) -> None:
+    stage = await enrol(NORDVEST)
+    file = lines_of(tmp_path, plain(claim_for_travel(stage.id, 1, stage.due[0] - HOUR / 2)))
+    first = kvitt("records", "import", file)
+    assert (first.stdout, first.stderr) == ("1 record added, 0 were there already\n", "")
+    assert kvitt("records", "import", file).stdout == "0 records added, 1 was there already\n"
+
+
+async def test_records_that_are_approved_in_the_future_are_added_and_told_of(
+    kvitt: Kvitt, enrol: Enrol, tmp_path: Path
+) -> None:
+    stage = await enrol(NORDVEST)
+    later = datetime(2126, 11, 24, tzinfo=UTC)
+    file = lines_of(tmp_path, plain(claim_for_travel(stage.id, 1, later)))
+    done = kvitt("records", "import", file)
+    assert (done.returncode, done.stdout) == (0, "1 record added, 0 were there already\n")
+    [sentence] = done.stderr.splitlines()
+    assert f"2026-0001 of {stage.id}, approved 2126-11-24" in sentence
+    assert "the first period that is due after that time takes it" in sentence
+    both = lines_of(
+        tmp_path,
+        *(plain(claim_for_travel(stage.id, n, later)) for n in (2, 3)),
+        plain(claim_for_travel(stage.id, 4, datetime.now(UTC) + HOUR)),
+    )
+    told = kvitt("records", "import", both).stderr
+    assert told.startswith("2 records are approved more than a day from now")
 
 
 async def test_a_record_that_became_another_is_a_conflict_that_names_it(
@@ -259,6 +310,14 @@ async def test_periods_are_shown_with_where_they_stand_and_why(kvitt: Kvitt, enr
     assert "failed" in latest
 
 
+async def test_periods_of_nobody_are_an_error_and_of_a_new_integration_none(
+    kvitt: Kvitt, enrol: Enrol
+) -> None:
+    assert "there is no integration nobody" in refused(kvitt("periods", "nobody"))
+    stage = await enrol(NORDVEST, periods=0)
+    assert kvitt("periods", stage.id).returncode == 0
+
+
 async def test_a_receipt_is_shown_for_people_and_for_programs(kvitt: Kvitt, enrol: Enrol) -> None:
     stage = await enrol(NORDVEST)
     receipt = await settled(stage)
@@ -319,6 +378,11 @@ async def test_past_periods_are_written_and_counted(
     early = (first.opens_at - 20 * HOUR).isoformat()
     said = refused(kvitt("backfill", stage.id, "--from", early, "--to", early))
     assert "has no gap: leave --to out" in said
+    said = refused(kvitt("backfill", stage.id, "--from", "1999-01-01T00:00Z"))
+    assert "periods have names from 2020-01-01T00:00Z on" in said
+    assert "Nothing was written" in said
+    said = refused(kvitt(*command[:-1], "1e300"))
+    assert "a pace of 1e+300 seconds is none" in said
 
 
 # -- the project -----------------------------------------------------------------------------------

@@ -88,3 +88,19 @@ def test_a_file_that_cannot_be_read_is_named(file: Path, read: Any) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FileError, match=str(file)):
         read(file)
+
+
+def test_a_byte_order_mark_is_passed_over(file: Path) -> None:
+    file.write_text(json.dumps(GOOD) + "\n", encoding="utf-8-sig")
+    assert [record.id for record in read_records(file)] == ["2026-0001"]
+    told = [NORDVEST.model_dump(mode="json")]
+    file.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8-sig")
+    assert read_integrations(file) == [NORDVEST]
+
+
+def test_a_bad_amount_is_the_only_cause_that_is_named(file: Path) -> None:
+    file.write_text(json.dumps({**GOOD, "lines": [{**COST, "amount": "much"}, OWED]}))
+    with pytest.raises(FileError) as refused:
+        list(read_records(file))
+    assert str(refused.value).endswith("lines.1.amount: 'much' is no amount, like '12.50'")
+    assert ";" not in str(refused.value)

@@ -87,3 +87,11 @@ async def test_a_reason_of_blanks_is_none(kvitt: Kvitt, enrol: Enrol) -> None:
     stage = await enrol(FJORDBY)
     assert "without a reason" in skip(kvitt, stage, "  ").stderr
     assert stage.state() == "due"
+
+
+async def test_a_period_that_is_not_due_yet_is_not_skipped(kvitt: Kvitt, enrol: Enrol) -> None:
+    stage = await enrol(FJORDBY)
+    future = stage.due[0] + timedelta(hours=2)
+    refused = kvitt("skip", stage.id, future.isoformat(), "--reason", REASON)
+    assert refused.returncode == 1
+    assert "only a period that came due is skipped" in refused.stderr

@@ -83,7 +83,7 @@ def test_an_amount_that_no_books_can_hold_is_refused() -> None:
 
 
 def test_one_line_is_no_voucher() -> None:
-    assert "lines.Tuple should have at least 2 items" in problems(changed(lines=lines("1")))
+    assert "a voucher has two lines at least" in problems(changed(lines=lines("1")))
 
 
 def test_book_amounts_balance_by_themselves() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from kvitt.domain.errors import LedgerRefused
 from kvitt.domain.money import Totals
-from kvitt.planning import extend_back, write_ahead
+from kvitt.planning import NotPlanned, extend_back, pace_of, write_ahead
 from tests.cast import HOUR, NORDVEST, TOUR, another, claim_for_travel
 from tests.ledger.stages import LEASE_RAN_OUT, close, collect, intend
 
@@ -190,3 +190,30 @@ async def test_progress_counts_what_came_due(enrol: Enrol) -> None:
     )
     assert (seen.periods, seen.settled, seen.failed, seen.finished) == (5, 2, 0, False)
     assert seen.next_at is not None
+
+
+async def test_a_time_of_which_periods_have_no_names_is_refused_before_anything_is_written(
+    enrol: Enrol,
+) -> None:
+    stage = await enrol(TOUR)
+    before = stage.ask("select count(*) from kvitt.periods where integration_id = %(id)s")
+    with pytest.raises(NotPlanned, match="from 2020-01-01T00:00Z on") as refused:
+        await fill_in(stage, datetime(1999, 1, 1, tzinfo=UTC))
+    assert stage.id in str(refused.value)
+    assert stage.ask("select count(*) from kvitt.periods where integration_id = %(id)s") == before
+
+
+async def test_the_first_period_that_has_a_name_may_be_filled_in(enrol: Enrol) -> None:
+    stage = await enrol(TOUR)
+    yearly = stage.integration.model_copy(update={"cron": "0 6 1 1 *", "time_zone": "UTC"})
+    since = datetime(2020, 1, 1, tzinfo=UTC)
+    written = await extend_back(stage.ledger, yearly, since=since, pace=NOW)
+    first = await stage.ledger.first_period(stage.id)
+    assert first.due_at == datetime(2020, 1, 1, 6, tzinfo=UTC)
+    assert written == stage.due[0].year - 2019 + 1  # the last joins the calendar
+
+
+@pytest.mark.parametrize("seconds", [-1, 86_401, 1e300, float("inf"), float("nan")])
+def test_a_pace_that_is_none_is_refused_in_words(seconds: float) -> None:
+    with pytest.raises(NotPlanned, match="0 to 86400 seconds"):
+        pace_of(seconds)

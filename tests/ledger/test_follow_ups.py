@@ -258,3 +258,25 @@ async def test_what_is_not_followed_up_is_said_so(followed: Settle) -> None:
     it = await followed(staged=0)
     with pytest.raises(LedgerRefused, match="nothing of it is followed up"):
         await it.ledger.look_again(it.stage.id, it.stage.due[0])
+
+
+async def test_looks_go_to_where_the_period_was_exported_after_its_integration_moved(
+    followed: Settle,
+) -> None:
+    it = await followed()
+    before = it.stage.integration
+    moved = before.model_copy(update={"vendor": "dataverse", "connection": "elsewhere"})
+    await it.ledger.save_integration(moved)
+    opened: list[tuple[str, str]] = []
+
+    @asynccontextmanager
+    async def open_one(integration: Integration) -> AsyncGenerator[Vendor]:
+        if integration.id == it.stage.id:
+            opened.append((integration.vendor, integration.connection))
+        raise LookupError(f"there is no block {integration.connection}")
+        yield
+
+    _ = [seen async for seen in follow_up(it.ledger, open_one)]
+    assert opened == [(before.vendor, before.connection)]
+    [shown] = await it.ledger.read_follow_ups(it.stage.id)
+    assert shown.vendor == before.vendor

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvitt.domain.calendar import due_times_between
+from kvitt.domain.errors import LedgerRefused
 from kvitt.planning import AHEAD, reschedule, write_ahead
 from tests.cast import FJORDBY, NORDVEST, TOUR, another
 
@@ -121,3 +122,21 @@ async def test_a_schedule_that_never_came_due_changes_from_its_beginning(
     await write_ahead(ledger, changed)
     assert [due for _, due in planned(database, who)] == told.come
     assert told.opens_at == planned(database, who)[0][0]
+
+
+async def test_a_period_that_is_not_due_yet_is_not_skipped_so_that_a_new_schedule_has_no_gap(
+    ledger: SupabaseLedger, database: psycopg.Connection
+) -> None:
+    who = another(NORDVEST, cron="0 6 1 1 *", first_period=datetime.now(UTC) + DAY)
+    await ledger.save_integration(who)
+    await write_ahead(ledger, who)
+    for _, due in planned(database, who):
+        with pytest.raises(LedgerRefused, match="it is not due yet") as refused:
+            await ledger.skip(who.id, due, who="Liv", reason="yearly was a typo")
+        assert "change the schedule" in str(refused.value)
+    changed = who.model_copy(update={"cron": "0 * * * *"})
+    await ledger.save_integration(changed)
+    await write_ahead(ledger, changed)
+    periods = planned(database, who)
+    assert len(periods) > 2
+    assert {due - opens for opens, due in periods} == {timedelta(hours=1)}

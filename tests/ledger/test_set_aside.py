@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import pytest
 from kvitt.domain.errors import LedgerRefused
 from kvitt.domain.money import Totals
 from kvitt.ports import ChunkState
-from tests.cast import NORDVEST
+from tests.cast import HOUR, NORDVEST, claim_for_travel
 from tests.ledger.protocol import SETTLE
 from tests.ledger.stages import close, collect, frozen, intend, post, totals
 
@@ -197,3 +199,64 @@ async def test_a_record_that_was_set_aside_goes_again_when_it_is_mended(enrol: E
         again=again,
     )
     assert (due_at, debit) == (None, record.lines[0].amount)
+
+
+async def set_aside_all(stage: Stage, *names: str) -> None:
+    """Have a period take records of these names, and set all of them aside."""
+    at = stage.due[0] - HOUR / 2
+    records = [
+        claim_for_travel(stage.id, number, at + timedelta(seconds=number)).model_copy(
+            update={"id": name}
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+    await stage.ledger.add_records(records)
+    period = await stage.claimed()
+    await collect(stage, period)
+    why = dict.fromkeys(range(1, len(names) + 1), BLOCKED)
+    await stage.ledger.set_aside(period, why, most=len(names))
+    await stage.ledger.finish_export(period)
+    assert await stage.ledger.settle(period, Totals(), {}) is not None
+    await close(stage, "settled")
+
+
+async def copies_of(stage: Stage, *names: str) -> list[str]:
+    return [
+        await stage.ledger.mend_record(stage.id, name, who="Inger", reason="open again")
+        for name in names
+    ]
+
+
+async def test_a_copy_takes_the_next_name_that_is_free(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    names = ("claim-7", "claim-7~2", "claim-8~5", "claim-9~007", "claim-9~99999999999")
+    await set_aside_all(stage, *names)
+    assert await copies_of(stage, *names) == [
+        "claim-7~3",
+        "claim-7~4",
+        "claim-8~6",
+        "claim-9~007~2",
+        "claim-9~99999999999~2",
+    ]
+    lines = "select count(*) from kvitt.record_lines where integration_id = %(id)s"
+    assert stage.ask(lines) == [(2 * 2 * len(names),)]
+
+
+async def test_copies_of_long_names_fit_and_do_not_meet(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    names = ("x" * 99 + "A", "x" * 99 + "B", "y" * 91 + "-A", "y" * 91 + "-B")
+    await set_aside_all(stage, *names)
+    assert await copies_of(stage, *names) == [
+        "x" * 98 + "~2",
+        "x" * 98 + "~3",
+        "y" * 91 + "-A~2",
+        "y" * 91 + "-B~2",
+    ]
+
+
+async def test_copies_that_are_made_at_once_have_names_of_their_own(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    names = tuple("x" * 99 + last for last in "ABCD")
+    await set_aside_all(stage, *names)
+    copies = await asyncio.gather(*(copies_of(stage, name) for name in names))
+    assert sorted(copy for [copy] in copies) == [f"{'x' * 98}~{n}" for n in (2, 3, 4, 5)]

@@ -9,7 +9,8 @@ import pytest
 
 from kvitt.domain.errors import LedgerRefused
 from kvitt.domain.follow_ups import FollowUpState, in_brief
-from kvitt.follow_up import PutOff
+from kvitt.domain.periods import key_of
+from kvitt.follow_up import PutOff, follow_up
 from tests.cast import HOUR, MINUTE, claim_for_travel
 
 if TYPE_CHECKING:
@@ -335,3 +336,55 @@ async def test_a_schema_that_does_not_say_who_was_refused_is_looked_at_all_the_s
         xledger.change(errors_carry_ext_identifier=True)
     assert seen.state is FollowUpState.WAITING
     assert "whom the posting job refused is not shown" in (seen.note or "")
+
+
+async def test_a_deleted_record_whose_copys_name_is_taken_goes_again_under_the_next_one(
+    scene: SetScene, xledger: Books
+) -> None:
+    it = await scene(xledger)
+    own, taken = [
+        claim_for_travel(it.stage.id, number, it.stage.due[0] - HOUR / 2).model_copy(
+            update={"id": name}
+        )
+        for number, name in ((1, "claim-7"), (2, "claim-7~2"))
+    ]
+    await it.stage.ledger.add_records([own, taken])
+    it.records += [own, taken]
+    await it.receipt()
+    close(xledger)
+    xledger.run_jobs()
+    await it.looked()
+    delete(xledger, own.id)
+    await say_deleted(it)
+    await it.looked()
+    seen = await it.looked()
+    [voucher] = [each for each in seen.vouchers if each.record == own.id]
+    assert voucher.mended_as == "claim-7~3"
+
+
+async def test_a_look_that_the_ledger_does_not_take_stops_none_of_the_others(
+    scene: SetScene, xledger: Books
+) -> None:
+    it = await scene(xledger, periods=3)
+    for period in range(3):
+        await it.approve(1, period=period)
+        await it.receipt()
+    broken = it.stage.due[0]
+    with it.stage.database.transaction():
+        it.stage.database.execute("set local session_replication_role = replica")  # past the guards
+        it.stage.database.execute(
+            "update kvitt.periods set receipt = jsonb_set(receipt, '{sent,booked}', '\"much\"')"
+            " where (integration_id, due_at) = (%s, %s)",
+            [it.stage.id, broken],
+        )
+    it.stage.time_passes(11 * MINUTE)
+    seen = [each async for each in follow_up(it.stage.ledger, it._open)]
+    own = [each for each in seen if it.stage.id in str(each)]
+    assert [type(each).__name__ for each in own] == ["FollowUp", "FollowUp", "PutOff"]
+    key = key_of(it.stage.id, broken)
+    assert isinstance(own[-1], PutOff)
+    assert own[-1].why.startswith(f"{key}: ")
+    kept = "select looks, note from kvitt.follow_ups where integration_id = %(id)s order by due_at"
+    (put_off, note), *others = it.stage.ask(kept)
+    assert (put_off, [looks for looks, _ in others]) == (0, [1, 1])
+    assert key in note

@@ -182,9 +182,25 @@ async def test_messages_are_bounded_on_one_line_and_without_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("17", 17), ("", None), ("soon", None), ("-3", None), ("1.5", None)]
+    ("header", "seconds"),
+    [
+        ("17", 17),
+        ("0", 0),
+        ("0000000000017", 17),
+        ("", None),
+        ("soon", None),
+        ("-3", None),
+        ("1.5", None),
+        ("2678399", 2_678_399),
+        ("2678401", 2_678_400),
+        ("99999999999999999", 2_678_400),
+        ("9" * 5000, 2_678_400),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 2_678_400),
+        ("Fri, 31 Dec 9999 23:59:59 -9999", None),
+        ("Mon, 01 Jan 0001 00:00:00 +9999", None),
+    ],
 )
-def test_retry_after_is_seconds(header: str, seconds: int | None) -> None:
+def test_retry_after_is_seconds_and_31_days_at_most(header: str, seconds: int | None) -> None:
     wait = retry_after(httpx.Response(429, headers={"Retry-After": header}))
     assert wait == (None if seconds is None else timedelta(seconds=seconds))
 

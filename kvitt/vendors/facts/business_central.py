@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from kvitt.domain.errors import Refused, VendorError
-from kvitt.vendors.business_central import BusinessCentral
+from kvitt.vendors.business_central import BusinessCentral, BusinessCentralSettings
 from kvitt.vendors.facts.asking import (
     Examination,
     Json,
@@ -240,7 +240,7 @@ _QUESTIONS = (
     ),
 )
 
-BUSINESS_CENTRAL = Examination(
+BUSINESS_CENTRAL: Examination[BusinessCentralSettings, BusinessCentral] = Examination(
     open=lambda settings, timeouts, budget: BusinessCentral(settings, timeouts, budget=budget),
     questions=_QUESTIONS,
     address=lambda settings: f"{settings.api_url} ({settings.environment})",
