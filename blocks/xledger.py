@@ -45,6 +45,12 @@ class Xledger(Block):
         description="Read rows back by extIdentifier, where the tenant's schema can filter by it.",
     )
 
+    all_or_nothing: bool = Field(
+        default=False,
+        description="One bad node was seen to refuse all of its mutation (kvitt facts): then what "
+        "is refused is set aside at once, without waiting and reading back.",
+    )
+
     def open_for(self, integration: Integration, budget: Budget) -> vendor.Xledger:
         """Return the client of an integration: an async context manager, no request made yet."""
         return vendor.Xledger(self._settings(), integration.timeouts, budget=budget)
@@ -63,4 +69,5 @@ class Xledger(Block):
             token=self.token,
             api_url=self.api_url,
             filter_by_reference=self.filter_by_reference,
+            all_or_nothing=self.all_or_nothing,
         )

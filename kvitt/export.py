@@ -3,7 +3,9 @@
 A chunk goes intent row → call → outcome, and several are under way at a time where the vendor
 takes that. A call without a reply is read back before anything else is sent. A voucher that the
 vendor will not have is set aside with the vendor's own words, and the rest goes without it; where
-the vendor does not say which one it is, it is found by halving.
+the vendor does not say which one it is, it is found by halving. Where a vendor may have taken the
+rest of what it refused, it is read back first: what it named and is not there is set aside; where
+it named nobody, what is not there goes one voucher at a time.
 """
 
 from __future__ import annotations
@@ -11,18 +13,28 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvitt.attempts import failed, suspended
 from kvitt.domain.chunks import cut
 from kvitt.domain.errors import KvittError, LedgerRefused, Refused, Uncertain, Unsent
 from kvitt.domain.money import Totals
+from kvitt.domain.patience import LONGEST_WISH
 from kvitt.domain.reconcile import compare
 from kvitt.domain.vouchers import Voucher, totals_of, voucher_of
 from kvitt.ports import Chunk, ChunkState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Awaitable,
+        Callable,
+        Collection,
+        Generator,
+        Mapping,
+        Sequence,
+    )
 
     from kvitt.attempts import Attempt
     from kvitt.domain.errors import PeriodFailed
@@ -222,14 +234,15 @@ class _Export:
 
     async def _overcome(self, hindrance: _Hindrance) -> None:
         """Bring a chunk to its end after all; see `_Hindrance`."""
-        span, missing = hindrance.span, hindrance.span.missing
+        span = hindrance.span
         if isinstance(hindrance.error, Refused):
-            for part in await self._without_culprits(hindrance.error, span):
-                await self._send(part)
-            return
-        if hindrance.chunk.state is ChunkState.UNCERTAIN:
-            missing = await self._look(hindrance.chunk, span.vouchers)
-        await self._send(replace(span, missing=missing))
+            parts = await self._without_culprits(hindrance.error, span)
+        elif hindrance.chunk.state is ChunkState.UNCERTAIN:
+            parts = await self._look(hindrance.chunk, span)
+        else:
+            parts = [span]
+        for part in parts:
+            await self._send(part)
 
     async def _spans(self, after: int) -> AsyncGenerator[_Span]:
         """Cut the rest of the batch into what goes in one call.
@@ -250,17 +263,21 @@ class _Export:
     async def _finish(self, chunk: Chunk, first: int, last: int) -> None:
         read = await self._read(first - 1, records=last - first + 1, lines=_ANY_NUMBER)
         vouchers = [voucher for voucher in read if voucher.sequence <= last]
-        missing: Sequence[Voucher] = vouchers
+        span = _Span(first=first, last=last, vouchers=vouchers, missing=vouchers)
         if chunk.state is ChunkState.UNCERTAIN:
-            missing = await self._look(chunk, vouchers)
-        elif chunk.sends > 1 or chunk.absences:
-            # What was sent last may have been a part of it, with the other part there already.
+            parts = await self._look(chunk, span)
+        elif chunk.state is ChunkState.REFUSED or chunk.sends > 1 or chunk.absences:
+            # What was sent last may have been a part of it, with the other part there already; and
+            # that nothing of a refused call is there is the vendor's word, and it may be mistaken.
             missing = await self._missing(vouchers)
-        # The mapping of a mended period may object to what went before.
-        left = await self._without_objections(missing)
-        gone = {v.sequence for v in missing} - {v.sequence for v in left}
-        kept = [voucher for voucher in vouchers if voucher.sequence not in gone]
-        await self._send(_Span(first=first, last=last, vouchers=kept, missing=left))
+            parts = await self._parts(chunk, replace(span, missing=missing))
+        else:
+            parts = [span]
+        for part in parts:
+            # The mapping of a mended period may object to what went before.
+            left = await self._without_objections(part.missing)
+            gone = {v.sequence for v in part.missing} - {v.sequence for v in left}
+            await self._send(_without(part, gone))
 
     async def _read(self, after: int, *, records: int, lines: int) -> list[Voucher]:
         this = self._this
@@ -287,23 +304,23 @@ class _Export:
 
     async def _send(self, span: _Span) -> None:
         """Bring a chunk to its end, whatever it takes."""
-        missing = span.missing
-        while span.vouchers:
-            intent = await self._intend(span)
-            if intent.state is ChunkState.CONFIRMED:
-                return
-            if not missing:
-                await self._decide(intent, "confirmed", detail="found when read back")
-                return
-            try:
-                chunk = await self._call_to_send(intent, missing)
-            except Refused as error:
-                for part in await self._without_culprits(error, replace(span, missing=missing)):
-                    await self._send(part)
-                return
-            if chunk.state is ChunkState.CONFIRMED:
-                return
-            missing = await self._look(chunk, span.vouchers)
+        if not span.vouchers:
+            return
+        intent = await self._intend(span)
+        if intent.state is ChunkState.CONFIRMED:
+            return
+        if not span.missing:
+            await self._decide(intent, "confirmed", detail="found when read back")
+            return
+        try:
+            chunk = await self._call_to_send(intent, span.missing)
+        except Refused as error:
+            parts = await self._without_culprits(error, span)
+        else:
+            confirmed = chunk.state is ChunkState.CONFIRMED
+            parts = [] if confirmed else await self._look(chunk, span)
+        for part in parts:
+            await self._send(part)
 
     async def _intend(self, span: _Span) -> Chunk:
         intent = await self._this.ledger.intend(
@@ -353,7 +370,14 @@ class _Export:
             await self._decide(intent, "refused", detail=str(error))
             raise
         except Uncertain as error:
-            return await self._decide(intent, "uncertain", detail=str(error))
+            return await self._this.ledger.settle_chunk(
+                self._this.period,
+                intent.number,
+                "uncertain",
+                reference={} if error.refusal is None else {"refused": error.refusal.culprits},
+                detail=str(error),
+                gap=min(error.retry_after or timedelta(0), LONGEST_WISH),
+            )
         self._this.postponed = 0
         return await self._this.ledger.settle_chunk(
             self._this.period, intent.number, "confirmed", reference=reference
@@ -366,23 +390,40 @@ class _Export:
 
     # -- reading back ------------------------------------------------------------------------------
 
-    async def _look(self, chunk: Chunk, vouchers: Sequence[Voucher]) -> Sequence[Voucher]:
+    async def _look(self, chunk: Chunk, span: _Span) -> list[_Span]:
         """Read back a chunk whose reply is missing; returns what of it is to be sent again.
 
         What is there is confirmed at once. What is not there, or not all of it, may still come:
         until the ledger says that it will not, the period waits (PeriodUncertain).
         """
+        vouchers = span.vouchers
         there = await self._compared(vouchers)
         if there.complete:
             await self._decide(chunk, "confirmed", detail="found when read back")
-        elif (await self._absent(chunk)).state is ChunkState.UNCERTAIN:
+            return []
+        if (await self._absent(chunk)).state is ChunkState.UNCERTAIN:
             in_part = f", {len(there.short)} of them in part" if there.short else ""
             raise await suspended(
                 self._this,
                 f"vouchers {vouchers[0].sequence} to {vouchers[-1].sequence}: {there.present} of "
                 f"{len(vouchers)} are in the books{in_part}",
             )
-        return await self._none_short(there)
+        missing = await self._none_short(there)
+        return await self._parts(chunk, replace(span, missing=missing))
+
+    async def _parts(self, chunk: Chunk, span: _Span) -> list[_Span]:
+        """Return what is left to be sent of a chunk that was read back; see `Chunk.refused`.
+
+        Who was named and is not there is to blame; where that is nobody, each goes alone.
+        """
+        if chunk.refused is None:
+            return [span]
+        missing = {voucher.sequence for voucher in span.missing}
+        culprits = {s: words for s, words in chunk.refused.items() if s in missing}
+        if not culprits:
+            return _one_by_one(span)
+        await self._set_aside(culprits)
+        return [_without(span, culprits)]
 
     async def _missing(self, vouchers: Sequence[Voucher]) -> Sequence[Voucher]:
         """Return those vouchers that the books do not hold, when nothing can come any more."""
@@ -438,13 +479,7 @@ class _Export:
         if not culprits:
             raise await failed(self._this, f"the vendor refused it: {error}") from error
         await self._set_aside(culprits)
-        return [
-            replace(
-                span,
-                vouchers=[each for each in span.vouchers if each.sequence not in culprits],
-                missing=[each for each in span.missing if each.sequence not in culprits],
-            )
-        ]
+        return [_without(span, culprits)]
 
     async def _set_aside(self, reasons: Mapping[int, str]) -> int:
         """Set vouchers aside; returns how many were not before."""
@@ -524,6 +559,33 @@ def _span(vouchers: Sequence[Voucher]) -> _Span:
         vouchers=vouchers,
         missing=vouchers,
     )
+
+
+def _without(span: _Span, gone: Collection[int]) -> _Span:
+    """Return a span without some of its vouchers, by their place in the batch."""
+    return replace(
+        span,
+        vouchers=[each for each in span.vouchers if each.sequence not in gone],
+        missing=[each for each in span.missing if each.sequence not in gone],
+    )
+
+
+def _one_by_one(span: _Span) -> list[_Span]:
+    """Cut a span so that each part lacks one voucher; what is there already stays beside it."""
+    ends = [voucher.sequence for voucher in span.missing[:-1]]
+    parts: list[_Span] = []
+    for first, last in zip(
+        [span.first, *(end + 1 for end in ends)], [*ends, span.last], strict=True
+    ):
+        parts.append(
+            _Span(
+                first=first,
+                last=last,
+                vouchers=[each for each in span.vouchers if first <= each.sequence <= last],
+                missing=[each for each in span.missing if first <= each.sequence <= last],
+            )
+        )
+    return parts
 
 
 def _halves(span: _Span) -> list[_Span]:

@@ -83,7 +83,10 @@ class ChunkState(StrEnum):
 
 
 class Chunk(BaseModel):
-    """What goes to a vendor in one call, as the ledger has it."""
+    """What goes to a vendor in one call, as the ledger has it.
+
+    `reference` is the vendor's, of what is confirmed; of what is uncertain, see `refused`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -95,7 +98,17 @@ class Chunk(BaseModel):
     sends: int
     absences: int = 0
     not_before: AwareDatetime | None = None
+    reference: dict[str, Any] | None = None
     detail: str | None = None
+
+    @property
+    def refused(self) -> Mapping[int, str] | None:
+        """Whom the vendor refused, in what words, in a call of which it may have taken the rest.
+
+        Empty where it named nobody; None where the last call was not refused so.
+        """
+        named = (self.reference or {}).get("refused")
+        return None if named is None else {int(s): words for s, words in named.items()}
 
 
 class Grant(BaseModel):

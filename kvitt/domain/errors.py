@@ -82,7 +82,22 @@ class BudgetSpent(Unsent):
 
 
 class Uncertain(VendorError):
-    """The call may have been executed: the reply is missing, or says nothing."""
+    """The call may have been executed: the reply is missing, or says nothing.
+
+    `refusal`: the vendor said what it will not have, and may have taken the rest of the call.
+    `retry_after` is how long the vendor asked to be left alone, where it said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        refusal: Refused | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+        self.retry_after = retry_after
 
 
 class Refused(VendorError):

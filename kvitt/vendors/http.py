@@ -5,6 +5,7 @@
 | it never left us, or was turned away (429) | again, at last Unsent | again, at last Unsent |
 | no reply, 408, 5xx, a reply that cannot be read | Uncertain, at once | again, at last Unsent |
 | 401 | Unauthorised, a kind of Refused | Unauthorised |
+| JSON that lacks a field | Uncertain, at once | Refused, with the field's name |
 | anything else that is no success | Refused | Refused |
 
 A vendor adds what its own error codes mean. Each try waits for one of the places that the vendor
@@ -27,7 +28,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import stamina
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, SecretStr, ValidationError
 
 from kvitt.domain.budget import Purpose  # noqa: TC001 - vendors take it from here
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
@@ -47,6 +48,7 @@ _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LONGEST_QUOTE = 500
 _SERVER_ERRORS = 500
+_MOST_FIELDS = 3
 
 
 def is_loopback(url: str) -> bool:
@@ -220,13 +222,26 @@ class Http:
             retry_after=retry_after,
         )
 
-    def lost(self, call: Call, why: str, *, retry_after: timedelta | None = None) -> VendorError:
-        """Return the error for a call whose outcome nobody knows; of a read there is none."""
+    def lost(
+        self,
+        call: Call,
+        why: str,
+        *,
+        retry_after: timedelta | None = None,
+        refusal: Refused | None = None,
+    ) -> VendorError:
+        """Return the error for a call whose outcome nobody knows; of a read there is none.
+
+        For `refusal` see `Uncertain`.
+        """
         if call.guard is None:
             return self.unsent(call, why, retry_after=retry_after)
+        alone = f" (Retry-After: {retry_after.total_seconds():.0f} s)" if retry_after else ""
         return Uncertain(
-            f"{self._vendor} was asked to {call.what}, and what came of it is not known: {why}. It "
-            "is read back before anything is sent again"
+            f"{self._vendor} was asked to {call.what}, and what came of it is not known: "
+            f"{why}{alone}. It is read back before anything is sent again",
+            refusal=refusal,
+            retry_after=retry_after,
         )
 
     def refused(self, call: Call, why: str) -> Refused:
@@ -260,7 +275,11 @@ class Http:
             reply = await self._exchange(call)
         try:
             return read(reply)
-        except ValueError:
+        except ValueError as error:
+            fields = _misfits(error)
+            if fields and reply.is_success:
+                why = f"its reply is not as kvitt knows it, at {self._clean(fields)}"
+                raise self.lost(call, why) if call.guard else self.refused(call, why) from None
             # Without the error's own words: they quote the reply, which may hold a new token.
             why = f"HTTP {reply.status_code} with {len(reply.content)} bytes that cannot be read"
             raise self.lost(call, why) from None
@@ -313,6 +332,20 @@ class Http:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".")
+
+
+def _misfits(error: ValueError) -> str:
+    """Name the fields of a JSON reply that are missing or of another kind, without their values."""
+    if not isinstance(error, ValidationError):
+        return ""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if any(each["type"] == "json_invalid" for each in found):
+        return ""
+    places = [".".join(str(part) for part in each["loc"]) or "its top" for each in found]
+    return ", ".join(
+        f"{place} ({each['type']})"
+        for place, each in zip(places, found[:_MOST_FIELDS], strict=False)
+    )
 
 
 def retry_after(reply: httpx.Response) -> timedelta | None:

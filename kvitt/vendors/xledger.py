@@ -93,9 +93,16 @@ _LIMITS = {
     "CONCURRENCY_LIMIT_REACHED": timedelta(seconds=1),
     "INSUFFICIENT_CREDITS": timedelta(minutes=20),
 }
-# Errors that say that nothing was executed and nothing ever will be.
-_PERMANENT_CODES = ("INVALID_VALUE", "ARGUMENTS_OF_CORRECT_TYPE", "BAD_REQUEST")
-_PERMANENT_WORDS = ("cannot query field", "syntax error", "token")
+# Errors that say that the call will never be executed as it is. Only these: any other may have come
+# after something was executed.
+_INVALID_VALUE = "INVALID_VALUE"
+_PERMANENT_CODES = (_INVALID_VALUE, "ARGUMENTS_OF_CORRECT_TYPE")
+_PERMANENT_WORDS = re.compile(
+    r"^cannot query field|^syntax error"
+    r"|\btoken (is (invalid|not valid|unknown|expired|revoked)|has expired|was revoked)\b"
+    r"|\bunauthori[sz]ed\b|\bnot authori[sz]ed\b",
+    re.IGNORECASE,
+)
 # Words of errors that are about the schema or a right, not about what a node holds.
 _SET_UP_WORDS = ("not defined", "unknown field", "cannot query", "token", "permission", "access")
 _RIGHTS = ("token is", "permission", "access", "not allowed")
@@ -162,6 +169,7 @@ class XledgerSettings(BaseModel):
     The demo is at https://demo.xledger.net/graphql; when it is renewed from the live system, its
     tokens are overwritten. `filter_by_reference`: rows are read back by a range of extIdentifier,
     which is cheaper than by time, where the tenant's schema has extIdentifier_gte and _lt.
+    `all_or_nothing`: the tenant was seen to stage nothing of a call in which it refuses a node.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -169,6 +177,7 @@ class XledgerSettings(BaseModel):
     token: Secret
     api_url: Address = "https://www.xledger.net/graphql"
     filter_by_reference: bool = False
+    all_or_nothing: bool = False
 
 
 # -- replies, as far as we read them ---------------------------------------------------------------
@@ -292,9 +301,10 @@ class _Table:
 class Xledger:
     """One entity in Xledger. An async context manager; a `kvitt.ports.Vendor`.
 
-    Habits: a mutation takes 500 nodes, and one bad node fails all of them. What was sent may show
-    up until 10 min later. Rows are in neither table while the posting job moves them: only two
-    readings 3 min apart say that they are not there. Posting is Xledger's own business.
+    Habits: a mutation takes 500 nodes. Whether one bad node fails all of them is not known, so such
+    a call is uncertain unless the tenant is known to. What was sent may show up until 10 min later.
+    Rows are in neither table while the posting job moves them: only two readings 3 min apart say
+    that they are not there. Posting is Xledger's own business.
     """
 
     habits: Habits = Habits(
@@ -352,7 +362,11 @@ class Xledger:
     async def send(
         self, period: Period, vouchers: Sequence[Voucher], *, begins: bool, guard: Guard
     ) -> Mapping[str, Any]:
-        """Stage vouchers, all or none, in one mutation of at most 500 lines."""
+        """Stage vouchers in one mutation of at most 500 lines.
+
+        One whose nodes are refused may have staged the others: Uncertain, unless it has a single
+        voucher, or the tenant is known to stage all or none.
+        """
         del begins  # rows lie beside each other, and belong to nothing that would come first
         inputs = [row for voucher in vouchers for row in rows(period, voucher)]
         what = f"stage {len(inputs)} lines, {inputs[0]['clientId']} to {inputs[-1]['clientId']}"
@@ -670,26 +684,40 @@ class Xledger:
     ) -> VendorError:
         """Return what errors mean: a limit, a refusal, or, for any other of a write, nobody knows.
 
-        A limit is checked before anything is executed. Data beside an error says that some was.
+        Several mean what all of them say. A limit is checked before anything is executed. Data
+        beside an error says that some was.
         """
         errors = answer.errors or [_Error()]
         complaint = _complaint(reply, errors[0].message, errors[0].name)
-        wait = self._wait(errors[0])
-        if wait is not None:
-            return self._http.unsent(call, self._http.quote(complaint), retry_after=wait)
+        words = self._http.quote(complaint)
+        waits = [wait for error in errors if (wait := self._wait(error)) is not None]
+        if len(waits) == len(errors):
+            return self._http.unsent(call, words, retry_after=max(waits))
         if not reply.is_success:
             return self._http.verdict(call, complaint)
-        executed = answer.data is not None and not _says_that_none_was_added(answer.data)
-        if executed or not _permanent(errors[0]):
-            return self._http.lost(call, self._http.quote(complaint))
+        if not all(_permanent(error) for error in errors):
+            return self._http.lost(call, words)
         culprits = {
             sequence
             for error in errors
             for each in _blamed(inputs, error)
             if period and (sequence := sequence_in_line(period, each["clientId"])) is not None
         }
-        of_content = bool(inputs) and _of_content(errors[0])
-        return self._http.declined(call, complaint, culprits=culprits, of_content=of_content)
+        of_content = bool(inputs) and all(_of_content(error) for error in errors)
+        refusal = self._http.declined(call, complaint, culprits=culprits, of_content=of_content)
+        executed = answer.data is not None and not _says_that_none_was_added(answer.data)
+        if executed or self._may_have_taken_others(errors, inputs):
+            return self._http.lost(call, words, refusal=refusal)
+        return refusal
+
+    def _may_have_taken_others(self, errors: Sequence[_Error], inputs: Sequence[Json]) -> bool:
+        """Whether vouchers beside a refused one may be staged, although `data` is null.
+
+        Wrong arguments are seen before anything is executed, values only then.
+        """
+        several = len({each["node"]["trRegNumber"] for each in inputs}) > 1
+        of_values = any(error.name == _INVALID_VALUE for error in errors)
+        return several and of_values and not self._settings.all_or_nothing
 
     def _wait(self, error: _Error) -> timedelta | None:
         """Return how long a limit asks us to wait; None if the error is no limit."""
@@ -907,8 +935,7 @@ def _says_that_none_was_added(data: Json) -> bool:
 
 
 def _permanent(error: _Error) -> bool:
-    words = error.message.lower()
-    return error.name.startswith(_PERMANENT_CODES) or any(w in words for w in _PERMANENT_WORDS)
+    return error.name in _PERMANENT_CODES or bool(_PERMANENT_WORDS.search(error.message))
 
 
 def _of_content(error: _Error) -> bool:
@@ -917,7 +944,7 @@ def _of_content(error: _Error) -> bool:
     INVALID_VALUE is; wrong arguments may as well be a field that the schema does not have.
     """
     words = error.message.lower()
-    return error.name.startswith("INVALID_VALUE") and not any(w in words for w in _SET_UP_WORDS)
+    return error.name == _INVALID_VALUE and not any(w in words for w in _SET_UP_WORDS)
 
 
 def _blamed(inputs: Sequence[Json], error: _Error) -> list[Json]:

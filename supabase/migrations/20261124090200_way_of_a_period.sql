@@ -482,11 +482,11 @@ returns void
 language sql set search_path = '' as $$
   insert into kvitt.chunks
     (integration_id, due_at, number, kind, first_sequence, last_sequence, state, fence, sends,
-     absences, settle, decided_at, detail)
+     absences, settle, decided_at, reference, detail)
   select p_chunk.integration_id, p_chunk.due_at, max(number) + 1, 'lines', p_first,
          p_chunk.last_sequence, 'unsent', p_period.fence, 0,
          greatest(p_chunk.absences, least(p_chunk.sends - 1, 1)), p_chunk.settle, now(),
-         format('cut off chunk %s', p_chunk.number)
+         p_chunk.reference, format('cut off chunk %s', p_chunk.number)
     from kvitt.chunks
    where integration_id = p_chunk.integration_id and due_at = p_chunk.due_at
 $$;
@@ -494,7 +494,9 @@ $$;
 -- After the call, or after reading back. p_outcome:
 --   confirmed, refused, unsent   as the states
 --   unbegun                      the call was not made at all: unsent, and as if never intended
---   uncertain                    no reply: nothing is known before the settle time is over
+--   uncertain                    no reply: nothing is known before the settle time is over, nor
+--                                before p_gap is, for which the vendor asked to be left alone.
+--                                p_reference keeps whom it refused, if it may have taken the rest
 --   absent                       read back, and not there. Before not_before that says nothing;
 --                                after it, p_absences such readings, p_gap apart, make it unsent
 create function kvitt.settle_chunk(
@@ -529,7 +531,8 @@ begin
       when absent then 'uncertain'
       else outcome end::kvitt.chunk_state,
     sends = sends - unbegun::int,
-    not_before = case when p_outcome = 'uncertain' then now() + settle else chunk.not_before end,
+    not_before = case when p_outcome = 'uncertain' then now() + greatest(settle, p_gap)
+                      else chunk.not_before end,
     absences = chunk.absences,
     decided_at = now(),
     reference = coalesce(p_reference, reference),

@@ -21,7 +21,7 @@ from kvitt.domain.follow_ups import FollowUp
 from kvitt.follow_up import PutOff, follow_up
 from sandbox.audit import audit
 from sandbox.vendors.simulators import SIMULATORS
-from tests.cast import HOUR, claim_from_abroad, invoice_for_posters
+from tests.cast import HOUR, claim_for_travel, claim_from_abroad, invoice_for_posters
 from tests.sync.driver import Connection, bring_up_to_date
 
 if TYPE_CHECKING:
@@ -145,6 +145,15 @@ class Scene:
         await self.approve(1)
         await self.stage.ledger.add_records(further)
         self.records += further
+
+    def odd_claim(self, number: int, accounts: Mapping[str, str]) -> Record:
+        """Return a claim for travel with other accounts in the place of some."""
+        odd = claim_for_travel(self.stage.id, number, self.stage.due[0] - HOUR / 2)
+        lines = tuple(
+            line.model_copy(update={"account": accounts.get(line.account, line.account)})
+            for line in odd.lines
+        )
+        return odd.model_copy(update={"lines": lines})
 
     async def run(self, **how: Any) -> dict[str, Any] | Claim:
         """Do what one run does."""

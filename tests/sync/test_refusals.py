@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +11,9 @@ from kvitt import sync as way
 from kvitt.domain.errors import PeriodFailed, PeriodPostponed
 from kvitt.domain.vouchers import voucher_of
 from kvitt.ports import ClaimOutcome, Trigger
-from tests.cast import HOUR, WATCH, claim_for_travel
+from tests.cast import WATCH
 from tests.sync.driver import working
+from tests.sync.scene import LONG_ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,12 +45,7 @@ async def test_what_the_vendor_refuses_fails_with_its_words_and_goes_on_when_men
     if books.vendor == "xledger":
         books.change(unknown_codes="import")
     await it.approve(1)
-    odd = claim_for_travel(it.stage.id, 700, it.stage.due[0] - HOUR / 2)
-    lines = tuple(
-        line.model_copy(update={"account": "6999"}) if line.account == "travel" else line
-        for line in odd.lines
-    )
-    odd = odd.model_copy(update={"lines": lines})
+    odd = it.odd_claim(700, {"travel": "6999"})
     await it.stage.ledger.add_records([odd])
     it.records.append(odd)
     with pytest.raises(PeriodFailed, match="6999") as stopped:
@@ -69,6 +66,92 @@ async def test_what_the_vendor_refuses_fails_with_its_words_and_goes_on_when_men
     assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["failed", "settled"]
     assert it.stage.chunks("sends")[:2] == [1, 2]
     assert it.audit().clean
+
+
+@pytest.mark.parametrize("way", ["refuses-all", "is-left-out", "is-left-out-without-data"])
+@pytest.mark.parametrize("naming", ["value", "nobody"])
+async def test_what_may_be_in_the_books_beside_a_refusal_is_never_sent_twice(
+    scene: SetScene, xledger: Books, way: str, naming: str
+) -> None:
+    it = await scene(_not_known_to_refuse_all(xledger))
+    xledger.change(unknown_codes="import", one_bad_node=way, refusals_name=naming)
+    await it.approve(2)
+    # Each of its nodes is bad, so that nothing of it is left in.
+    odd = it.odd_claim(700, {"travel": "6999", "owed-to-staff": "2999"})
+    await it.stage.ledger.add_records([odd])
+    left = 0 if way == "refuses-all" else 2
+    assert await it.is_uncertain() == f"vouchers 1 to 3: {left} of 3 are in the books"
+    it.stage.time_passes(LONG_ENOUGH)
+    await it.is_uncertain()
+    it.stage.time_passes(LONG_ENOUGH)
+    receipt = await it.run()
+    assert isinstance(receipt, dict)
+    [aside] = receipt["set_aside"]
+    assert aside["record"] == odd.id
+    assert ("6999" if naming == "value" else "The value is not valid") in aside["reason"]
+    assert receipt["sent"]["vouchers"] == 2
+    xledger.change(unknown_codes="posting", one_bad_node="refuses-all", refusals_name="value")
+    assert it.audit().clean
+
+
+async def test_half_a_voucher_in_the_books_is_for_a_person(scene: SetScene, xledger: Books) -> None:
+    it = await scene(_not_known_to_refuse_all(xledger))
+    xledger.change(unknown_codes="import", one_bad_node="is-left-out-without-data")
+    await it.approve(2)
+    await it.stage.ledger.add_records([it.odd_claim(700, {"travel": "6999"})])
+    with pytest.raises(PeriodFailed, match="the books hold something else than was sent"):
+        await it.run()
+    xledger.change(unknown_codes="posting", one_bad_node="refuses-all")
+
+
+async def test_half_of_a_voucher_that_went_alone_is_seen_at_the_end(
+    scene: SetScene, xledger: Books
+) -> None:
+    it = await scene(_not_known_to_refuse_all(xledger))
+    xledger.change(unknown_codes="import", one_bad_node="is-left-out-without-data")
+    await it.stage.ledger.add_records([it.odd_claim(700, {"travel": "6999"})])
+    with pytest.raises(PeriodFailed, match="Sent: 0 vouchers"):
+        await it.run()
+    xledger.change(unknown_codes="posting", one_bad_node="refuses-all")
+
+
+async def test_what_was_refused_is_read_back_before_it_is_sent_again(
+    scene: SetScene, books: Books
+) -> None:
+    it = await scene(books, set_aside=0)
+    if books.vendor == "xledger":
+        books.change(unknown_codes="import")
+    odd = it.odd_claim(700, {"travel": "6999"})
+    await it.stage.ledger.add_records([odd])
+    with pytest.raises(PeriodFailed):
+        await it.run()
+    assert it.stage.chunks() == ["refused"]
+    # The vendor's word was mistaken: it is there after all.
+    books.add_account("6999")
+    answer = await way.claim(it.stage.ledger, it.stage.id, Trigger())
+    assert answer.claim.outcome is ClaimOutcome.FAILED
+    await _book_once_more(it)
+    before = books.calls()[books.first_write]
+    await it.stage.mend()
+    await it.receipt()
+    assert books.calls()[books.first_write] == before
+    assert it.stage.chunks() == (["confirmed"] if books.vendor == "xledger" else ["confirmed"] * 2)
+
+
+async def test_how_long_a_vendor_wants_to_be_left_alone_is_kept(
+    scene: SetScene, books: Books
+) -> None:
+    it = await scene(books)
+    await it.approve(2)
+    books.fault("status", status=503, retry_after=7200)
+    await it.is_uncertain()
+    [seconds] = it.stage.period("extract(epoch from not_before - now())")
+    assert 7100 < seconds <= 7200
+
+
+def _not_known_to_refuse_all(books: Books) -> Books:
+    settings = {**books.connection.settings, "all_or_nothing": False}
+    return replace(books, connection=replace(books.connection, settings=settings))
 
 
 async def test_books_that_hold_more_than_was_sent_stop_the_period_with_both_sides(

@@ -59,7 +59,7 @@ XLEDGER = {
     "xl-balance-checked-at-import": ({"balance": "import"}, {"balance": "never"}),
     "xl-one-bad-node-refuses-all": (
         {"one_bad_node": "refuses-all"},
-        {"one_bad_node": "is-left-out"},
+        {"one_bad_node": "is-left-out-without-data"},
     ),
     "xl-refusal-names-its-node": ({"refusals_name": "path"}, {"refusals_name": "nobody"}),
     "xl-text-length": ({"text_length": 60}, {"text_length": 200}),

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import respx
 import stamina
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
-from kvitt.domain.errors import BudgetSpent, LeaseLost, Uncertain, Unsent
+from kvitt.domain.errors import BudgetSpent, LeaseLost, Refused, Uncertain, Unsent
 from kvitt.domain.integrations import Timeouts
 from kvitt.vendors import VENDORS
 from kvitt.vendors.http import Call, Complaint, Http, Patience, Purpose, retry_after
@@ -80,6 +80,49 @@ async def test_what_left_without_a_reply_is_uncertain_at_once(
         with pytest.raises(Uncertain, match=error.__name__):
             await http.ask(a_call(writes=True), text)
     assert (route.call_count, http.requests["export"]) == (1, 1)
+
+
+class Needed(BaseModel):
+    """What a test reads of a reply."""
+
+    secret: int
+
+
+@pytest.mark.parametrize(("writes", "kind"), [(True, Uncertain), (False, Refused)])
+async def test_a_field_that_is_missing_or_of_another_kind_is_named_without_its_value(
+    kind: type[Exception], *, writes: bool
+) -> None:
+    http = Http("Books", Timeouts())
+    for reply, said in (("{}", "missing"), ('{"secret": "hush"}', "int_parsing")):
+        with respx.mock as router:
+            route = router.post(URL).mock(return_value=httpx.Response(200, text=reply))
+            with pytest.raises(kind, match=rf"at secret \({said}\)") as caught:
+                await http.ask(
+                    a_call(writes=writes), lambda it: Needed.model_validate_json(it.content)
+                )
+        assert route.call_count == 1
+        assert "hush" not in str(caught.value)
+
+
+async def test_a_reply_that_is_no_json_is_asked_for_again() -> None:
+    http = Http("Books", Timeouts())
+    with respx.mock as router:
+        router.post(URL).mock(
+            side_effect=[httpx.Response(200, text="{"), httpx.Response(200, text='{"secret": 1}')]
+        )
+        read = await http.ask(
+            a_call(writes=False), lambda it: Needed.model_validate_json(it.content)
+        )
+    assert read.secret == 1
+
+
+def test_an_uncertain_write_keeps_how_long_the_vendor_wants_to_be_left_alone() -> None:
+    http, wait = Http("Books", Timeouts()), timedelta(hours=2)
+    said = Complaint(status=503, message="Maintenance", retry_after=wait)
+    error = http.verdict(a_call(writes=True), said)
+    assert isinstance(error, Uncertain)
+    assert error.retry_after == wait
+    assert "Maintenance (Retry-After: 7200 s)" in str(error)
 
 
 async def test_a_read_without_a_reply_is_tried_again() -> None:

@@ -44,8 +44,21 @@ async def canned(vendor: respx.Route) -> AsyncGenerator[Xledger]:
         yield client
 
 
+@pytest.fixture
+async def known(vendor: respx.Route) -> AsyncGenerator[Xledger]:
+    """A tenant that is known to stage nothing of what it refuses."""
+    assert vendor
+    settings = SETTINGS.model_copy(update={"all_or_nothing": True})
+    async with Xledger(settings, Timeouts(), patience=Patience(tries=3)) as client:
+        yield client
+
+
 def an_error(message: str = "No.", data: Any = None, **other: Any) -> httpx.Response:
     return httpx.Response(200, json={"data": data, "errors": [{"message": message, **other}]})
+
+
+def some_errors(*errors: dict[str, Any]) -> httpx.Response:
+    return httpx.Response(200, json={"data": None, "errors": list(errors)})
 
 
 def a_page(*rows: dict[str, Any], more: bool = False) -> httpx.Response:
@@ -268,7 +281,6 @@ async def test_a_bad_node_that_is_alone_is_to_blame(
     ("message", "code"),
     [
         ("Field 'glObject9' is not defined by type 'GLImportItemInput'.", "INVALID_VALUE"),
-        ("A mutation takes at most 500 nodes.", "BAD_REQUEST"),
         ("The token has no access to this entity.", "INVALID_VALUE"),
         ("Cannot query field 'edges' on type 'X'.", None),
         ("Argument 'inputs' has an invalid value.", "ARGUMENTS_OF_CORRECT_TYPE"),
@@ -294,12 +306,12 @@ async def test_a_wrong_type_is_blamed_on_the_node_whose_place_is_named(
 
 
 async def test_a_number_that_is_no_code_blames_nobody(
-    canned: Xledger, vendor: respx.Route, period: Period
+    known: Xledger, vendor: respx.Route, period: Period
 ) -> None:
     message = "The field 'text' of account takes at most 7140 characters"
     vendor.mock(return_value=an_error(message, code="INVALID_VALUE"))
     with pytest.raises(Refused) as caught:
-        await canned.send(period, claims(1, 2), begins=True, guard=allow)
+        await known.send(period, claims(1, 2), begins=True, guard=allow)
     assert (caught.value.culprits, caught.value.of_content) == ({}, True)
 
 
@@ -348,6 +360,7 @@ async def test_limits_come_with_status_200_and_say_when_to_come_back(
         {"extensions": {"code": "INVALID_VALUE"}},
         {"message": "Cannot query field 'x' on type 'Query'."},
         {"message": "The token is invalid or has expired."},
+        {"message": "Unauthorized"},
     ],
 )
 async def test_a_permanent_error_is_refused(
@@ -363,6 +376,13 @@ async def test_a_permanent_error_is_refused(
     "reply",
     [
         an_error("Something went wrong"),
+        an_error("The CancellationToken was signalled after 30 s"),
+        an_error("The operation took too long", code="BAD_REQUEST.TIMEOUT"),
+        an_error("A mutation takes at most 500 nodes.", code="BAD_REQUEST"),
+        some_errors({"code": "INVALID_VALUE"}, {"message": "Internal error"}),
+        some_errors(
+            {"code": "BAD_REQUEST.BURST_RATE_LIMIT_REACHED"}, {"message": "Internal error"}
+        ),
         an_error(code="INVALID_VALUE", data={"addGLImportItems": None}),
         httpx.Response(200, json={}),
         httpx.Response(200, json={"data": {"addGLImportItems": {"edges": []}}}),
@@ -382,6 +402,17 @@ async def test_a_token_that_is_not_known_is_refused(xledger: Simulator) -> None:
         with pytest.raises(Refused, match="token is invalid") as caught:
             await client.probe()
     assert "nobodys-token" not in str(caught.value)
+
+
+async def test_a_reading_without_a_field_is_refused_with_the_fields_name(
+    canned: Xledger, vendor: respx.Route, period: Period
+) -> None:
+    row = {"dbId": 1, "extIdentifier": "of-somebody", "invoiceAmount": "5", "currency": None}
+    vendor.mock(return_value=a_page(row))
+    with pytest.raises(Refused, match=r"at rows\.edges\.0\.node\.amount \(missing\)") as caught:
+        await canned.find(period, claims(1, 1))
+    assert "of-somebody" not in str(caught.value)
+    assert vendor.call_count == 1
 
 
 # -- reading back ----------------------------------------------------------------------------------
@@ -756,17 +787,29 @@ async def test_an_unknown_code_is_traced_to_its_voucher_wherever_it_is_checked(
         assert list(await xl.refused_lines(period)) == [2]
 
 
+@pytest.mark.parametrize("way", ["is-left-out", "is-left-out-without-data"])
 async def test_a_bad_node_that_is_left_out_is_missing_and_then_to_blame(
-    xl: Client, xledger: Simulator, period: Period
+    xledger: Simulator, period: Period, way: str
 ) -> None:
-    xledger.change(unknown_codes="import", one_bad_node="is-left-out")
+    xledger.change(unknown_codes="import", one_bad_node=way)
     wrong = voucher(2, line("9999", "1.00"), line("9998", "-1.00"))
-    with pytest.raises(Uncertain):
-        await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
-    there = compare([a_claim(1), wrong], await xl.find(period, claims(1, 2)))
-    assert [each.sequence for each in there.missing] == [2]
-    with pytest.raises(Refused) as caught:
-        await xl.send(period, [wrong], begins=False, guard=allow)
+    async with xledger.open(all_or_nothing=False) as xl:
+        with pytest.raises(Uncertain) as uncertain:
+            await xl.send(period, [a_claim(1), wrong], begins=True, guard=allow)
+        assert uncertain.value.refusal is not None
+        assert uncertain.value.refusal.culprits == {2: "Account 9999 does not exist"}
+        there = compare([a_claim(1), wrong], await xl.find(period, claims(1, 2)))
+        assert [each.sequence for each in there.missing] == [2]
+
+
+async def test_a_single_voucher_that_is_refused_is_refused_whatever_is_known(
+    xledger: Simulator, period: Period
+) -> None:
+    xledger.change(unknown_codes="import")
+    wrong = voucher(2, line("9999", "1.00"), line("9998", "-1.00"))
+    async with xledger.open(all_or_nothing=False) as xl:
+        with pytest.raises(Refused) as caught:
+            await xl.send(period, [wrong], begins=True, guard=allow)
     assert list(caught.value.culprits) == [2]
 
 

@@ -339,12 +339,13 @@ _QUESTIONS = (
         fact="xl-one-bad-node-refuses-all",
         asks="Does one bad node refuse the whole mutation?",
         ask=_one_bad_node_refuses_all,
-        assumes="yes; where it does not, the call is uncertain and is read back",
+        assumes="not known: unless the connection says all_or_nothing, such a call is read back",
         follows={
-            Verdict.TRUE: "As assumed: nothing of a refused call is in the books",
-            Verdict.FALSE: "A refused voucher makes its call uncertain: the period waits for the "
-            "settle time before it goes on, and a voucher of which one line was bad stops for a "
-            "person, as the rest of it is staged",
+            Verdict.TRUE: "Turn the connection's all_or_nothing on: what is refused is then set "
+            "aside at once, and the rest is sent without waiting",
+            Verdict.FALSE: "Leave the connection's all_or_nothing off. A refused voucher makes its "
+            "call uncertain: the period waits for the settle time before it goes on, and a voucher "
+            "of which one line was bad stops for a person, as the rest of it is staged",
         },
         writes=True,
     ),

@@ -66,7 +66,8 @@ class Settings(books.Settings):
     # Import and posting
     balance: Literal["import", "posting", "never"] = "posting"  # unconfirmed
     unknown_codes: Literal["import", "posting"] = "posting"
-    one_bad_node: Literal["refuses-all", "is-left-out"] = "refuses-all"  # unconfirmed
+    # unconfirmed; what is left out is told beside the data of the rest, or in its place
+    one_bad_node: Literal["refuses-all", "is-left-out", "is-left-out-without-data"] = "refuses-all"
     # How a refused import says which node is to blame: all of it unconfirmed.
     refusals_name: Literal["value", "client-id", "place", "path", "nobody"] = "value"
     posting_interval_seconds: float = 0  # 0: only on POST /_sandbox/jobs

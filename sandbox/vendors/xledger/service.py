@@ -143,7 +143,10 @@ class Xledger:
         if result.errors:
             return _failed(result.errors, INVALID_VALUE)
         refused = [refusal.formatted() for refusal in root.refusals]
-        return {"data": result.data, **({"errors": refused} if refused else {})}
+        if not refused:
+            return {"data": result.data}
+        silent = self._books.settings.one_bad_node == "is-left-out-without-data"
+        return {"data": None if silent else result.data, "errors": refused}
 
     def _unknown_token(self) -> Response:
         body = _errors([{"message": "The token is invalid or has expired."}])

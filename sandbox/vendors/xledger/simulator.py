@@ -22,7 +22,8 @@ def _account(company: str, number: str, blocked: bool) -> dict[str, Any]:  # noq
 
 
 def _connect(url: str, company: str) -> dict[str, Any]:
-    return {"token": _token(company), "api_url": f"{url}/graphql"}
+    # It is known to refuse all of a call for one bad node, unless it is told to do otherwise.
+    return {"token": _token(company), "api_url": f"{url}/graphql", "all_or_nothing": True}
 
 
 SIMULATOR = Simulator(

@@ -220,6 +220,14 @@ async def test_one_bad_node_may_be_left_out_instead(theatre: Theatre) -> None:
     assert len(await theatre.nodes(STAGED)) == 2
 
 
+async def test_a_bad_node_may_be_left_out_while_data_is_null(theatre: Theatre) -> None:
+    await theatre.simulator.settings(one_bad_node="is-left-out-without-data")
+    reply = (await theatre.send(ADD, inputs=inputs([*claim(), node("1", text="X" * 61)]))).json()
+    assert reply["data"] is None
+    assert reply["errors"][0]["code"] == "INVALID_VALUE"
+    assert len(await theatre.nodes(STAGED)) == 2
+
+
 # Posting
 
 
