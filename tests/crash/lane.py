@@ -168,6 +168,7 @@ class Lane:
             outage=self._ask_parent,
             deploy=partial(self._redeploy, stage),
             lease=self.ground.lease,
+            settle=self.ground.settle,
         )
         return Keeper(strikes=strikes, hands=hands)
 

@@ -280,7 +280,7 @@ async def test_a_token_reply_that_cannot_be_read_is_not_quoted(
     canned: BusinessCentral, microsoft: respx.MockRouter
 ) -> None:
     microsoft.post(LOGIN).respond(json={"access_token": "fresh-token", "expires_in": "soon"})
-    with pytest.raises(Unsent, match="cannot be read") as caught:
+    with pytest.raises(Refused, match=r"at expires_in \(float_parsing\)") as caught:
         await canned.probe()
     assert "fresh-token" not in "".join(traceback.format_exception(caught.value))
 

@@ -447,7 +447,7 @@ async def test_a_period_that_is_filled_in_a_year_late_is_read_like_todays(
     vendor.mock(side_effect=[a_page(), a_page()] * 3)
     await canned.totals(today)
     await canned.totals(late)
-    await canned.find(late, first=1, last=0)
+    await canned.find(late, claims(1, 0))
     queries = [each["query"] for each in sent_to(vendor)]
     assert queries[0:2] == queries[2:4] == queries[4:6]
 
