@@ -15,7 +15,7 @@ from tests.sync.scene import until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from kvitt.ledger.rpc import Spending
+    from kvitt.ledger.rows import Spending
     from tests.sync.scene import Books, Scene
 
     SetScene = Callable[..., Awaitable[Scene]]
@@ -58,7 +58,7 @@ async def test_where_it_is_spent_nothing_is_sent_and_it_goes_on_when_more_is_all
     await it.approve(3)
     with pytest.raises(PeriodPostponed, match=r"or limits\.budget\.paid: true") as postponed:
         await it.run()
-    # Whether the third is intended before the second is known to be in the way, is luck.
+    # Whether the third is intended before the second is known to be in the way is a matter of luck.
     first, *others = it.stage.chunks()
     assert first == "confirmed"
     assert set(others) == {"unsent"}
