@@ -167,11 +167,11 @@ def _approved(record: Mapping[str, Any], vendor: Simulator) -> Iterable[Line]:
         on_party = bool(party) and vendor.books.on_party
         yield (
             record["voucher_date"],
-            party if on_party else ACCOUNTS[line["account"]],
+            party if on_party else ACCOUNTS.get(line["account"], line["account"]),
             "" if on_party else party,
             _plain(line.get("book_amount") or line["amount"]),
             _dimensions({vendor.dimensions[k]: v for k, v in line.get("dimensions", {}).items()}),
-            record["id"] if vendor.books.record else "",
+            record["id"],
         )
 
 
@@ -183,7 +183,7 @@ def _booked(line: Mapping[str, Any], vendor: Simulator) -> Line:
         "" if books.on_party else line["party"] or "",
         _plain(line["amount"]),
         _dimensions(line["dimensions"]),
-        line[books.record] if books.record else "",
+        line[books.record] or "",
     )
 
 

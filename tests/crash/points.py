@@ -15,7 +15,6 @@ on; the keeper may as well kill or stop it there.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import select
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 _ROOT_FIELD = re.compile(r"\{\s*(?:\w+:\s*)?(\w+)")
+_PART = 65_536
 
 
 class Wire(Protocol):
@@ -43,28 +43,32 @@ class SocketWire:
     """Lines of JSON over one end of a socket pair; `hear` answers None when the other has ended."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._file = end.makefile("rwb")
         self._end = end
+        self._rest = b""  # received and not heard yet: two lines may come in one piece
 
     def tell(self, message: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(message).encode() + b"\n")
-        self._file.flush()
+        self._end.sendall(json.dumps(message).encode() + b"\n")
 
     def hear(self) -> dict[str, Any] | None:
-        try:
-            line = self._file.readline()
-        except ConnectionResetError:
-            return None
-        return json.loads(line) if line.endswith(b"\n") else None
+        while b"\n" not in self._rest:
+            try:
+                part = self._end.recv(_PART)
+            except ConnectionResetError:
+                return None
+            if not part:
+                return None
+            self._rest += part
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
 
     def has_something(self) -> bool:
         """Whether there is something to hear, waiting for it a moment."""
+        if b"\n" in self._rest:
+            return True
         readable, _, _ = select.select([self._end], [], [], 0.01)
         return bool(readable)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what the other will not hear any more
-            self._file.close()
         self._end.close()
 
 

@@ -27,7 +27,7 @@ def test_whatever_breaks_each_record_is_booked_once() -> None:
 
 @pytest.mark.timeout(180)
 def test_without_the_settle_time_a_late_commit_is_booked_twice() -> None:
-    wish = Options(trials=6, vendor="xledger", fault=LATE, settle=0, quick=True, rush=0, crowd=0)
+    wish = Options(trials=18, vendor="xledger", fault=LATE, settle=0, quick=True, rush=0, crowd=0)
 
     _, summary = run(wish)
 

@@ -27,7 +27,7 @@ RATES = {
     "SEK": Decimal("1.0155"),
     "DKK": Decimal("1.5598"),
 }
-UNKNOWN, CLOSED = "unopened-account", "6540"
+UNKNOWN, CLOSED = "UNOPENED", "6540"
 _EXPENSES = ("travel", "meals", "course", "office")
 _CENT = Decimal("0.01")
 _FOREIGN, _CORRECTED, _MISTAKEN = 0.4, 0.02, 0.002
