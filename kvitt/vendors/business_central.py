@@ -564,18 +564,19 @@ class BusinessCentral:
     async def posted(self, period: Period) -> bool:
         """Whether the ledger has the period and the journal is empty.
 
-        Raises Refused where both hold lines: posting again would book the one of them twice.
+        Raises Refused where both hold lines: posting again would book the one of them twice. The
+        ledger is read first, as posting empties the journal in the same transaction: read the other
+        way round, a posting that commits between the two looks like that contradiction.
         """
-        journal = await self._journal(period)
-        staged = await self._holds_staged(period, journal)
-        entered = await self._holds_entries(period)
-        if staged and entered:
+        if not await self._holds_entries(period):
+            return False
+        if await self._holds_staged(period, await self._journal(period)):
             raise Refused(
                 f"the ledger holds entries of journal {_code(period)}, and lines still wait in it: "
                 "posting it now may book them twice. Look there, delete what is posted already, "
                 "then start the period again"
             )
-        return entered
+        return True
 
     async def probe(self) -> None:
         """Ask for one company's id.

@@ -520,7 +520,7 @@ class Dataverse:
             "Attributes($select=LogicalName,AttributeType)"
         )
         try:
-            table = await self._get("show its table", f"{at}?{options}", _Table, Purpose.PROBE)
+            table = await self._get("show its table", f"{at}?{options}", _Table, Purpose.SET_UP)
             texts = await self._columns_of(at, "String", "MaxLength", _TextColumn)
             amounts = await self._columns_of(at, "Decimal", "Precision", _AmountColumn)
         except Refused as refusal:
@@ -540,7 +540,7 @@ class Dataverse:
 
     async def _columns_of(self, at: str, kind: str, what: str, model: type[R]) -> list[R]:
         url = f"{at}/Attributes/{_METADATA}.{kind}AttributeMetadata?$select=LogicalName,{what}"
-        return (await self._get("show its columns", url, Page[model], Purpose.PROBE)).value
+        return (await self._get("show its columns", url, Page[model], Purpose.SET_UP)).value
 
     def _misfits_of_names(self, table: _Table) -> Iterator[str]:
         settings, name = self._settings, self._columns.name
@@ -602,8 +602,12 @@ class Dataverse:
         return await self._ask(self._reading(what, url, purpose), odata.reader(model))
 
     def _reading(self, what: str, url: str, purpose: Purpose) -> Call:
-        """Return the call that reads. The size of a page is asked for with each of them [C]."""
-        paging = {} if purpose is Purpose.PROBE else {"Prefer": f"odata.maxpagesize={_PAGE}"}
+        """Return the call that reads. The size of a page is asked for with each of them [C].
+
+        Not of what describes the table, which comes whole, nor of a probe, which wants one row.
+        """
+        paged = purpose in {Purpose.EXPORT, Purpose.READ_BACK}
+        paging = {"Prefer": f"odata.maxpagesize={_PAGE}"} if paged else {}
         return Call(
             what=what, purpose=purpose, method="GET", url=url, headers={**_HEADERS, **paging}
         )
