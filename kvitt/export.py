@@ -2,11 +2,11 @@
 
 A chunk goes intent row → call → outcome. Several are under way at a time where the vendor takes
 that, with the next ones intended and built already, so that no call waits for our bookkeeping. A
-call without a reply is read back before anything else is sent. A voucher that the
-vendor will not have is set aside with the vendor's own words, and the rest goes without it; where
-the vendor does not say which one it is, it is found by halving. Where a vendor may have taken the
-rest of what it refused, it is read back first: what it named and is not there is set aside; where
-it named nobody, what is not there goes one voucher at a time.
+call without a reply is read back before anything else is sent. A voucher that the vendor will not
+have is set aside with the vendor's own words, and the rest goes without it; where the vendor does
+not say which one it is, it is found by halving. Where a vendor may have taken the rest of what it
+refused, it is read back first: what it named and is not there is set aside; where it named nobody,
+what is not there goes one voucher at a time.
 """
 
 from __future__ import annotations
@@ -369,7 +369,7 @@ class _Export:
                 yield page
         finally:
             reading.cancel()
-            await asyncio.wait([reading])
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _finish(self, chunk: Chunk, first: int, last: int) -> None:
         read = await self._read(first - 1, records=last - first + 1, lines=_ANY_NUMBER)

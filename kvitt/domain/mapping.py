@@ -293,15 +293,9 @@ def translate(line: TakenLine, mapping: Mapping) -> Translation:
 
 def _word(of: WordList, said: str, mapping: Mapping, *, assumed: bool = False) -> Word:
     becomes = getattr(mapping, of).get(said)
-    listed = becomes is not None
-    return Word(
-        of=of,
-        said=said,
-        becomes=becomes if listed else said,
-        assumed=assumed,
-        listed=listed,
-        refused=not listed and of in mapping.strict,
-    )
+    if becomes is not None:
+        return Word(of, said, becomes, assumed, listed=True, refused=False)
+    return Word(of, said, said, assumed, listed=False, refused=of in mapping.strict)
 
 
 def _dimension(name: str, value: str, mapping: Mapping, *, assumed: bool) -> tuple[Word, Word]:
