@@ -136,6 +136,7 @@ def import_integrations(file: Path, project: Project = "kvitt", *, dry_run: bool
     async def work() -> None:
         async with _ledger(project) as ledger:
             there = {i.id: i for i in (await ledger.read_integrations()).valid}
+            files.keep_apart(file, wanted, list(there.values()))
             for integration in wanted:
                 before = there.get(integration.id)
                 _show_difference(before, integration)

@@ -97,6 +97,7 @@ class Integration(Part):
     """One integration. `connection` names the Prefect block that opens it, of the vendor's type.
 
     `ping` names a Prefect block of type Secret: the address of a watcher outside, which is one.
+    `first_voucher_number` can change until a record was taken.
     """
 
     id: Identifier
@@ -113,6 +114,7 @@ class Integration(Part):
     enabled: bool = True
     scheduler: Scheduler = Scheduler.PREFECT
     ping: NonEmpty | None = None
+    first_voucher_number: Count = Field(default=1, ge=1, le=2_000_000_000)
 
     @model_validator(mode="after")
     def _not_before_time(self) -> Self:

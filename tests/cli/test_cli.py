@@ -157,6 +157,18 @@ async def test_a_dry_run_creates_nothing(
     assert who.id not in [one.id for one in (await ledger.read_integrations()).valid]
 
 
+async def test_voucher_numbers_that_would_meet_are_refused_before_anything_is_saved(
+    kvitt: Kvitt, ledger: SupabaseLedger, tmp_path: Path
+) -> None:
+    theatre = another(NORDVEST)
+    tour = another(TOUR, mapping=theatre.mapping, connection=theatre.connection)
+    file = written(tmp_path, theatre, tour)
+    for further in ([], ["--dry-run"]):
+        said = refused(kvitt("integrations", "import", file, *further))
+        assert f"({theatre.id}): mapping.source: {tour.id} writes into the same books" in said
+    assert theatre.id not in [each.id for each in (await ledger.read_integrations()).valid]
+
+
 async def test_integrations_are_listed_with_their_schedule(kvitt: Kvitt, enrol: Enrol) -> None:
     stage = await enrol(NORDVEST, enabled=False)
     [row] = [line for line in kvitt("integrations", "list").stdout.splitlines() if stage.id in line]
