@@ -52,6 +52,7 @@ NORDVEST = Integration.model_validate(
         "mapping": {
             "accounts": ACCOUNTS,
             "dimensions": {"cost_centre": "glObject1", "project": "glObject2"},
+            "source": "KV",
         },
     }
 )
@@ -76,6 +77,7 @@ TOUR = NORDVEST.model_validate(
         "id": "nordvest-tour",
         "cron": "15 * * * *",
         "time_zone": "America/New_York",
+        "mapping": {**NORDVEST.mapping.model_dump(), "source": "KT"},
     }
 )
 CAST = (NORDVEST, FJORDBY, TOUR)
