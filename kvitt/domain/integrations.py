@@ -77,10 +77,10 @@ class Limits(Part):
 
 
 class Timeouts(Part):
-    """How long we wait for an answer, in seconds."""
+    """How long we wait for an answer, in seconds. `read` None: as the vendor's habits say."""
 
     connect: Number = Field(default=10, gt=0)
-    read: Number = Field(default=120, gt=0)
+    read: Number | None = Field(default=None, gt=0)
     pool: Number = Field(default=60, gt=0)
     function: Number = Field(default=150, gt=0)
 

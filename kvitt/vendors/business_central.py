@@ -219,9 +219,10 @@ class BusinessCentral:
 
     Habits: a call carries 100 lines, as many as one $batch can bring in all or none. The first
     call, a deep insert, could carry more, but then a slow company (extensions on each line) would
-    outlast our own time-out, and a lost reply would leave more to read back. Each call settles
-    within 18 min: 8 of queue, 10 until the gateway gives up. Five run at a time, further ones would
-    queue. Nothing is final before it is posted.
+    outlast the 8 min that an operation has, and a lost reply would leave more to read back. The
+    gateway gives up after 10 min, and its 504 is waited for. Each call settles within 18 min: 8 of
+    queue before those 10. Five run at a time, further ones would queue. Nothing is final before it
+    is posted.
     """
 
     habits: Habits = Habits(
@@ -229,6 +230,7 @@ class BusinessCentral:
         chunk_lines=_BATCH_LIMIT,
         settle=timedelta(minutes=18),
         at_once=_AT_ONCE,
+        answer=timedelta(minutes=10, seconds=30),
         posts=True,
     )
 
@@ -248,6 +250,7 @@ class BusinessCentral:
             patience=patience,
             budget=budget,
             at_once=self.habits.at_once,
+            answer=self.habits.answer,
             allowance=self.habits.allowance,
         )
         self._entra = Entra(settings, settings.scope, self._http, clock=clock)

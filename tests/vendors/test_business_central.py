@@ -1105,6 +1105,7 @@ async def test_no_address_is_longer_than_the_vendor_takes(
 def test_the_settle_time_is_the_sum_of_the_documented_limits() -> None:
     queue, gateway = timedelta(minutes=8), timedelta(minutes=10)
     assert BusinessCentral.habits.settle == queue + gateway
+    assert BusinessCentral.habits.answer > gateway
     assert BusinessCentral.habits.chunk_lines == 100
     assert BusinessCentral.habits.posts
 
