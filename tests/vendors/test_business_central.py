@@ -887,6 +887,22 @@ async def test_a_journal_posted_under_other_numbers_stops_for_a_person(
             await look
 
 
+async def test_a_periods_journal_is_never_deleted(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    """Its code, and the numbers of its lines, are all that Business Central keeps unique."""
+    before = business_central.operations().get("journals.delete", 0)
+    wrong = voucher(3, line("9999", "1.00"), line("2910", "-1.00"))
+    with pytest.raises(Refused):
+        await bc.send(period, [*claims(1, 2), wrong], begins=True, guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    await bc.withdraw(period, [1, 2], guard=allow)
+    await bc.send(period, claims(4, 5), begins=False, guard=allow)
+    await bc.post(period, guard=allow)
+    assert await bc.posted(period)
+    assert business_central.operations().get("journals.delete", 0) == before
+
+
 async def test_a_journal_that_is_a_mere_header_stops_for_a_person(
     bc: Client, period: Period
 ) -> None:
