@@ -19,7 +19,7 @@ from kvitt.domain.records import Record
 from kvitt.vendors import VENDORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 M = TypeVar("M", bound=BaseModel)
@@ -147,6 +147,40 @@ def _no_doubles(path: Path, ids: list[str]) -> None:
     doubles = sorted({i for i in ids if ids.count(i) > 1})
     if doubles:
         raise FileError(f"{path} names {', '.join(doubles)} more than once")
+
+
+def keep_apart(path: Path, wanted: Sequence[Integration], there: Sequence[Integration]) -> None:
+    """Raise FileError where voucher numbers would meet in the same books.
+
+    As the ledger does, but of the whole file with what is `there`, before anything is saved.
+    """
+    named = {integration.id for integration in wanted}
+    others = [*wanted, *(each for each in there if each.id not in named)]
+    for one in wanted:
+        for other in others:
+            if _share_books(one, other) and _source_of(one) in ("", _source_of(other)):
+                raise FileError(
+                    f"{path} ({one.id}): mapping.source: {other.id} writes into the same books "
+                    f"(connection {one.connection}), and {_why_they_meet(one)}, or their voucher "
+                    "numbers meet there"
+                )
+
+
+def _share_books(one: Integration, other: Integration) -> bool:
+    together = (one.vendor, one.connection) == (other.vendor, other.connection)
+    counting = one.enabled and other.enabled and VENDORS[one.vendor].numbers_by_source
+    return together and counting and one.id != other.id
+
+
+def _source_of(integration: Integration) -> str:
+    return (integration.mapping.source or "").strip().upper()
+
+
+def _why_they_meet(one: Integration) -> str:
+    source = _source_of(one)
+    if not source:
+        return f"{one.id} has no source. Give it one of its own"
+    return f"both have the source {source}. Give one of them another"
 
 
 def _text(path: Path) -> str:

@@ -136,6 +136,7 @@ def import_integrations(file: Path, project: Project = "kvitt", *, dry_run: bool
     async def work() -> None:
         async with _ledger(project) as ledger:
             there = {i.id: i for i in (await ledger.read_integrations()).valid}
+            files.keep_apart(file, wanted, list(there.values()))
             for integration in wanted:
                 before = there.get(integration.id)
                 _show_difference(before, integration)
@@ -212,10 +213,15 @@ def list_integrations(project: Project = "kvitt") -> None:
                 table.add_row(
                     i.id, i.organisation, i.vendor, i.connection, schedule, _yes(on=i.enabled)
                 )
-            out.print(table)
+        _show_table(table, nothing="there is no integration yet: kvitt integrations import FILE")
         _warn_of(integrations)
 
     _run(work())
+
+
+def _show_table(table: Table, *, nothing: str) -> None:
+    """Show a table, or say in words that there is nothing to show."""
+    out.print(table if table.row_count else nothing)
 
 
 def _warn_of(integrations: Integrations) -> None:
@@ -277,17 +283,14 @@ def periods(
     """Show the latest periods that have come due, and where they stand."""
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             table = Table("period", "state", "records", "why")
             follow_ups = await ledger.read_follow_ups(integration, limit=limit)
             followed = {each.key: in_brief(each) for each in follow_ups}
-            found = await ledger.read_periods(integration, limit=limit)
-            if integration is not None and not found:
-                await ledger.read_integration(integration)  # which says so where there is none
-            for p in found:
+            for p in await ledger.read_periods(integration, limit=limit):
                 why = _why(p) or followed.get(p.key, "")
                 table.add_row(p.key, p.state, str(p.record_count), escape(why))
-            out.print(table)
+        _show_table(table, nothing="no period has come due yet")
 
     _run(work())
 
@@ -310,7 +313,7 @@ def receipt(
     """Show the receipt of a period, the latest one or a given one, and what was posted since."""
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             found = await _settled_period(ledger, integration, period)
             due_at = datetime.fromisoformat(str(found["due_at"]))
             followed = await ledger.read_follow_ups(integration, due_at)
@@ -347,7 +350,7 @@ def preview(
     """Show what a period would send, to the line, without sending: the next one, or a given one."""
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             who = await ledger.read_integration(integration)
             it = await _period_of(ledger, integration, period)
             total = Totals()
@@ -396,7 +399,7 @@ def try_mapping(
     """Show what the mapping makes of records, before and after. Sends and changes nothing."""
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             who = await ledger.read_integration(integration)
             if new is not None:
                 who = files.read_mapping(new, who)
@@ -417,7 +420,7 @@ def skip(
     """Leave a period out for good, once it is due. What it did not export is not exported."""
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             taken, booked, perhaps = await ledger.skip(integration, period, who=by, reason=reason)
         out.print(f"{key_of(integration, period)} is skipped", highlight=False)
         if taken:
@@ -464,7 +467,7 @@ def mend(
         raise CommandError("--accept-set-up is said of a period, not of a record")
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             if record is not None and deleted:
                 new = await ledger.say_deleted(
                     integration, record, goes_again=copy, who=by, reason=reason
@@ -500,7 +503,7 @@ def set_aside(
     """List the records that the accounting system did not take, or not post, and nobody mended."""
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             table = Table("period", "record", "why")
             for aside in await ledger.read_set_aside(integration):
                 key = key_of(aside.integration_id, aside.due_at)
@@ -510,7 +513,7 @@ def set_aside(
                     if voucher.open:
                         words = f"sent, and not posted: {voucher.words}"
                         table.add_row(followed.key, escape(voucher.record), escape(words))
-            out.print(table)
+        _show_table(table, nothing="nothing is set aside")
 
     _run(work())
 
@@ -520,7 +523,7 @@ def look_again(integration: str, period: ThePeriod, project: Project = "kvitt") 
     """Look soon whether the vendor has posted what waited there, once it is mended there."""
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             key = await ledger.look_again(integration, period)
         out.print(f"{key} is looked at with the next follow-up", highlight=False)
 
@@ -544,18 +547,17 @@ def budget(
                 await _demand_connection(ledger, connection)
             for each in found:
                 table.add_row(*_row_of(each, purposes))
-            out.print(table)
+        _show_table(table, nothing="nothing has been spent yet")
 
     _run(work())
 
 
 async def _demand_connection(ledger: SupabaseLedger, connection: str) -> None:
     """Tell a connection that has spent nothing yet from one that nobody has."""
-    known = (await ledger.read_integrations()).valid
-    if connection not in {each.connection for each in known}:
-        raise CommandError(
-            f"no integration has the connection {connection}; see: kvitt integrations list"
-        )
+    known = sorted({each.connection for each in (await ledger.read_integrations()).valid})
+    if connection not in known:
+        there = f"they have {', '.join(known)}" if known else "there is no integration yet"
+        raise CommandError(f"no integration has the connection {connection}; {there}")
 
 
 def _row_of(spending: Spending, purposes: Sequence[Purpose]) -> Iterator[str]:
@@ -590,7 +592,7 @@ def backfill(
     apart = planning.pace_of(pace)
 
     async def work() -> None:
-        async with _ledger(project) as ledger:
+        async with _ledger(project, integration) as ledger:
             who = await ledger.read_integration(integration)
             await planning.write_ahead(ledger, who)
             await _check_end(ledger, who, until)
@@ -654,7 +656,7 @@ def incidents(
                 told = _yes(on=one.told_at is not None)
                 since = f"{one.since:%Y-%m-%d %H:%M}"
                 table.add_row(since, one.kind, escape(one.what), told, ended)
-            out.print(table)
+        _show_table(table, nothing="nothing is wrong")
 
     _run(work())
 
@@ -676,7 +678,7 @@ def watchers(
             table = Table("watcher", "last sign of life (UTC)")
             for one in await ledger.read_heartbeats():
                 table.add_row(escape(one.who), f"{one.beat_at:%Y-%m-%d %H:%M:%S}")
-            out.print(table)
+        _show_table(table, nothing="no watcher has given a sign of life yet")
 
     _run(work())
 

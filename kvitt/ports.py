@@ -284,20 +284,27 @@ class Collector(Protocol):
 # -- the vendor ------------------------------------------------------------------------------------
 
 
+ANSWER = timedelta(seconds=120)
+"""How long an answer is waited for, of a vendor that says nothing of it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Habits:
     """How a vendor behaves, where it matters to the way of a period.
 
     `chunk_vouchers` and `chunk_lines` bound one call, `at_once` how many requests it takes at a
-    time. `settle`: how long after a call it may still commit it. `absences` readings without it,
-    `gap` apart, mean that it did not arrive. `posts`: staged lines become final only when we say
-    so. `allowance`: how many requests a month it documents as included, None for no limit.
+    time. `answer`: how long it may work on a write before it answers: who stops waiting sooner does
+    not know what came of it. `settle`: how long after a call it may still commit it. `absences`
+    readings without it, `gap` apart, mean that it did not arrive. `posts`: staged lines become
+    final only when we say so. `allowance`: how many requests a month it documents as included, None
+    for no limit.
     """
 
     chunk_vouchers: int
     chunk_lines: int
     settle: timedelta
     at_once: int = 1
+    answer: timedelta = ANSWER
     absences: int = 1
     gap: timedelta = field(default_factory=timedelta)
     posts: bool = False

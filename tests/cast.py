@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from kvitt.domain.integrations import Integration
+from kvitt.domain.mapping import Mapping
 from kvitt.domain.periods import reference_of
 from kvitt.domain.records import Line, Record
 from kvitt.ports import Trigger
@@ -51,6 +52,7 @@ NORDVEST = Integration.model_validate(
         "mapping": {
             "accounts": ACCOUNTS,
             "dimensions": {"cost_centre": "glObject1", "project": "glObject2"},
+            "source": "KV",
         },
     }
 )
@@ -75,6 +77,7 @@ TOUR = NORDVEST.model_validate(
         "id": "nordvest-tour",
         "cron": "15 * * * *",
         "time_zone": "America/New_York",
+        "mapping": {**NORDVEST.mapping.model_dump(), "source": "KT"},
     }
 )
 CAST = (NORDVEST, FJORDBY, TOUR)
@@ -93,7 +96,12 @@ def another(who: Integration, **changes: object) -> Integration:
         name = reference_of(own, datetime(2026, 11, 24, tzinfo=UTC))
         if name not in _names:
             _names.add(name)
-            return Integration.model_validate({**who.model_dump(), "id": own, **changes})
+            told = {**who.model_dump(), "id": own, **changes}
+            if told["vendor"] == "xledger" and not {"mapping", "connection"} <= changes.keys():
+                # All of them write into the same books.
+                mapping = Mapping.model_validate(told["mapping"])
+                told["mapping"] = mapping.model_copy(update={"source": told["id"][-20:]})
+            return Integration.model_validate(told)
 
 
 def claim_for_travel(

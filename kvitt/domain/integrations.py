@@ -77,10 +77,10 @@ class Limits(Part):
 
 
 class Timeouts(Part):
-    """How long we wait for an answer, in seconds."""
+    """How long we wait for an answer, in seconds. `read` None: as the vendor's habits say."""
 
     connect: Number = Field(default=10, gt=0)
-    read: Number = Field(default=120, gt=0)
+    read: Number | None = Field(default=None, gt=0)
     pool: Number = Field(default=60, gt=0)
     function: Number = Field(default=150, gt=0)
 
@@ -97,6 +97,7 @@ class Integration(Part):
     """One integration. `connection` names the Prefect block that opens it, of the vendor's type.
 
     `ping` names a Prefect block of type Secret: the address of a watcher outside, which is one.
+    `first_voucher_number` can change until a record was taken.
     """
 
     id: Identifier
@@ -113,6 +114,7 @@ class Integration(Part):
     enabled: bool = True
     scheduler: Scheduler = Scheduler.PREFECT
     ping: NonEmpty | None = None
+    first_voucher_number: Count = Field(default=1, ge=1, le=2_000_000_000)
 
     @model_validator(mode="after")
     def _not_before_time(self) -> Self:

@@ -54,7 +54,8 @@ class Kind(Generic[S]):
 
     `rows` shows a voucher as the vendor is sent it, a row a line; `objection` says why the vendor
     would not take it, or None. `mapping_objections` says what of a mapping can never work there,
-    and where in the mapping that stands. Nothing is asked for any of them.
+    and where in the mapping that stands. Nothing is asked for any of them. `numbers_by_source`: a
+    voucher is known there by its source and number, so that two integrations need a source each.
     """
 
     settings: type[S]
@@ -62,6 +63,7 @@ class Kind(Generic[S]):
     rows: Callable[[Period, Voucher], list[dict[str, Any]]]
     objection: Callable[[Period, Voucher], str | None]
     mapping_objections: Callable[[Declaration], list[tuple[Path, str]]]
+    numbers_by_source: bool = False
 
 
 VENDORS: Mapping[str, Kind[Any]] = {
@@ -85,5 +87,6 @@ VENDORS: Mapping[str, Kind[Any]] = {
         xledger.rows,
         xledger.objection,
         xledger.mapping_objections,
+        numbers_by_source=True,
     ),
 }

@@ -19,7 +19,7 @@ import re
 import time
 from collections import defaultdict
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from http import HTTPStatus
@@ -81,19 +81,29 @@ _LINES_PER_VOUCHER = 1_999
 _CODE, _DESCRIPTION, _COMMENT, _EXTERNAL_NUMBER = 20, 100, 250, 35
 _NAMES_IN_A_FILTER = 50  # an address has at most 8,000 characters
 _WITHDRAWALS = 3
+_BLANK_LINE = 10_000  # which posting leaves in a journal without a number series
 _TAGS = {"$select": "id,documentNumber"}
 _DIMENSIONS = "dimensionSetLines"
 _BARE_AMOUNT = Decimal(1)
 _MOST_ACCOUNTS = 3
 _SAME_KEY = "Internal_EntityWithSameKeyExists"
-# Errors about what lines hold, unless their words say that it is the company's set-up or a right.
+# Errors about what lines hold, unless their words say that it is the company's set-up or a right;
+# those of the service itself, "attempt the operation again"; and one of a question on the screen.
 _CONTENT_CODES = ("Application_", "Internal_InvalidTableRelation")
+_OUT_OF_ORDER = ("Internal_ServerError", "Internal_TenantUnavailable")
+_ASKS_A_PERSON = "Application_CallbackNotAllowed"
+_LOGIC = "Application_DialogException"
 _CLOSED_DAY = "allowed posting date"
-_SET_UP_WORDS = ("permission", "license", _CLOSED_DAY, "no. series")
+_SET_UP_WORDS = ("permission", "license", "tabledata", _CLOSED_DAY, "no. series")
 _SERVER_ERROR = 500
-# How to look at a company's set-up: "no date" as the API writes it, codeunit 250, our own journal.
+# Of each operation by itself; what a message says is only ever a help, see "whose fault it is".
+_JSON_IN_ENGLISH = {"Content-Type": "application/json", "Accept-Language": "en-US"}
+# How to look at a company's set-up: "no date" as the API writes it, codeunit 250 and how far back
+# its log is read, our own journal.
 _NO_DATE = date(1, 1, 1)
 _POSTING_JOB = 250
+_LOG_OF = timedelta(days=7)
+_TURN_JOB_QUEUE_OFF = "Turn it off: General Ledger Setup, Post with Job Queue"
 _TRIAL, _TRIAL_NAME = "KVITTTRIAL", "kvitt: a trial, may be deleted"
 _TRIALS = 3
 
@@ -142,6 +152,11 @@ class _DatedLine(_NamedLine):
     posting_date: date
 
 
+class _NumberedLine(_Reply):
+    line_number: int
+    account_number: str
+
+
 class _Dimension(_Reply):
     id: UUID
     code: str
@@ -164,6 +179,15 @@ class _LedgerSetup(_Reply):
     local_currency_code: str
     allow_posting_from: date
     allow_posting_to: date
+
+    def allows(self, day: date) -> bool:
+        """Whether the company posts on a day; users may have dates of their own, not shown."""
+        first, last = self.allow_posting_from, self.allow_posting_to
+        return first <= day and (last == _NO_DATE or day <= last)
+
+
+class _Logged(_Reply):
+    start_date_time: datetime
 
 
 class _TriedJournal(_Journal):
@@ -195,9 +219,10 @@ class BusinessCentral:
 
     Habits: a call carries 100 lines, as many as one $batch can bring in all or none. The first
     call, a deep insert, could carry more, but then a slow company (extensions on each line) would
-    outlast our own time-out, and a lost reply would leave more to read back. Each call settles
-    within 18 min: 8 of queue, 10 until the gateway gives up. Five run at a time, further ones would
-    queue. Nothing is final before it is posted.
+    outlast the 8 min that an operation has, and a lost reply would leave more to read back. The
+    gateway gives up after 10 min, and its 504 is waited for. Each call settles within 18 min: 8 of
+    queue before those 10. Five run at a time, further ones would queue. Nothing is final before it
+    is posted.
     """
 
     habits: Habits = Habits(
@@ -205,6 +230,7 @@ class BusinessCentral:
         chunk_lines=_BATCH_LIMIT,
         settle=timedelta(minutes=18),
         at_once=_AT_ONCE,
+        answer=timedelta(minutes=10, seconds=30),
         posts=True,
     )
 
@@ -224,6 +250,7 @@ class BusinessCentral:
             patience=patience,
             budget=budget,
             at_once=self.habits.at_once,
+            answer=self.habits.answer,
             allowance=self.habits.allowance,
         )
         self._entra = Entra(settings, settings.scope, self._http, clock=clock)
@@ -360,7 +387,7 @@ class BusinessCentral:
         if isinstance(hindrance, _Taken):
             return journal is not None and await self._clear(period, journal, lines, guard)
         accounts = {_account(line) for line in lines if _DIMENSIONS in line}
-        if not _clashes(hindrance.complaint) or accounts <= self._defaulting:
+        if accounts <= self._defaulting or not _may_clash(hindrance.complaint, lines):
             return False
         self._defaulting |= accounts
         return True
@@ -551,30 +578,41 @@ class BusinessCentral:
             await self._count_staged(period, journal, tally, vouchers)
         await self._count_entries(period, tally, first, last)
         if journal is not None and not tally.lines and not await self._holds_anything(period):
+            await self._stop_if_renumbered(period, journal)
             raise Refused(
                 f"journal {_code(period)} exists in Business Central, but neither it nor the "
                 "ledger holds a line of the period: it is a mere header, or it was posted under "
-                "other document numbers. Look there; if nothing of it was posted, delete the "
-                "journal, then start the period again"
+                "other document numbers, or somebody deleted its lines. Look there; if nothing of "
+                "it was posted, delete the journal, then start the period again"
             )
         return tally.found()
 
     async def totals(self, period: Period) -> Totals:
-        """Read what the ledger holds. Staged lines do not count, and currencies are not shown."""
+        """Read what the ledger holds. Staged lines do not count, and currencies are not shown.
+
+        Where it holds nothing, raises Refused if the journal was posted under other numbers, and
+        Unsent if it waits in a job queue.
+        """
         tally = Tally()
         await self._count_entries(period, tally, 0, LAST_SEQUENCE)
+        if not tally.lines and (journal := await self._journal_if_any(period)) is not None:
+            await self._stop_if_renumbered(period, journal)
+            await self._wait_for_job_queue(period, journal)
         return tally.totals().model_copy(update={"original": None})
 
     async def posted(self, period: Period) -> bool:
         """Whether the ledger has the period and the journal is empty.
 
-        Raises Refused where both hold lines: posting again would book the one of them twice. The
-        ledger is read first, as posting empties the journal in the same transaction: read the other
-        way round, a posting that commits between the two looks like that contradiction.
+        Raises Refused where it was posted under other numbers, and where both hold lines: posting
+        again would book the one of them twice. The ledger is read first, as posting empties the
+        journal in the same transaction: read the other way round, a posting that commits between
+        the two looks like that contradiction.
         """
+        journal = await self._journal(period)
         if not await self._holds_entries(period):
+            await self._stop_if_renumbered(period, journal)
             return False
-        if await self._holds_staged(period, await self._journal(period)):
+        if await self._holds_staged(period, journal):
             raise Refused(
                 f"the ledger holds entries of journal {_code(period)}, and lines still wait in it: "
                 "posting it now may book them twice. Look there, delete what is posted already, "
@@ -624,31 +662,55 @@ class BusinessCentral:
         return found
 
     async def _misfits_of_setup(self, book_currency: str, today: date) -> list[str]:
-        what, path = "show its general ledger setup", "generalLedgerSetup"
         found: list[str] = []
-        options = {"$select": "localCurrencyCode,allowPostingFrom,allowPostingTo"}
-        async for setup in self._rows(what, path, options, _LedgerSetup, Purpose.SET_UP):
+        async for setup in self._setups(Purpose.SET_UP):
             if setup.local_currency_code not in ("", book_currency):
                 found.append(
                     f"The local currency in Business Central is {setup.local_currency_code}, and "
                     f"the integration's book currency {book_currency}: amounts would be taken for "
                     f"{setup.local_currency_code}. Correct the one that is wrong"
                 )
-            first, last = setup.allow_posting_from, setup.allow_posting_to
-            if today < first or _NO_DATE < last < today:
+            if not setup.allows(today):
+                first, last = setup.allow_posting_from, setup.allow_posting_to
                 found.append(
                     f"Business Central posts from {_day(first)} to {_day(last)} only, which leaves "
                     f"out {today}. Open the period: General Ledger Setup, Allow Posting From and To"
                 )
         return found
 
+    def _setups(self, purpose: Purpose) -> AsyncIterator[_LedgerSetup]:
+        """Read the company's one row of general ledger setup."""
+        what, path = "show its general ledger setup", "generalLedgerSetup"
+        options = {"$select": "localCurrencyCode,allowPostingFrom,allowPostingTo"}
+        return self._rows(what, path, options, _LedgerSetup, purpose)
+
     async def _misfits_of_queue(self) -> list[str]:
-        options = {"$filter": f"objectIdToRun eq {_POSTING_JOB}", "$top": "1"}
-        what, path = "show its job queue", "jobQueueEntries"
-        if not await _any(self._rows(what, path, options, _Journal, Purpose.SET_UP)):
+        words = "a job queue, so that kvitt is told that they are posted before they are"
+        if await self._waits_in_job_queue(Purpose.SET_UP):
+            return [f"Journals are posted by {words}. {_TURN_JOB_QUEUE_OFF}"]
+        last = await self._last_posted_by_job_queue()
+        if last is None:
             return []
-        words = "Journals are posted by a job queue, so kvitt is told that they are before they are"
-        return [f"{words}. Turn it off: General Ledger Setup, Post with Job Queue"]
+        words = f"Journals were posted by {words}, the last one on {last:%Y-%m-%d}"
+        return [f"{words}. {_TURN_JOB_QUEUE_OFF}. If it is off by now, accept the set-up as it is"]
+
+    async def _last_posted_by_job_queue(self) -> datetime | None:
+        """Return when a job last posted a journal; None also where a company shows no log."""
+        since = f"{datetime.now(UTC) - _LOG_OF:%Y-%m-%dT%H:%M:%SZ}"
+        options = {
+            "$filter": f"objectIdToRun eq {_POSTING_JOB} and startDateTime ge {since}",
+            "$orderby": "startDateTime desc",
+            "$select": "startDateTime",
+            "$top": "1",
+        }
+        what, path = "show the log of its job queue", "jobQueueLogEntries"
+        try:
+            async for logged in self._rows(what, path, options, _Logged, Purpose.SET_UP):
+                return logged.start_date_time
+        except Declined as refusal:
+            if refusal.complaint.status != HTTPStatus.NOT_FOUND:
+                raise
+        return None
 
     async def _misfits_of_journals(self) -> list[str]:
         """Try a journal. A rival that tries at the same time deletes ours, so then once more."""
@@ -735,9 +797,11 @@ class BusinessCentral:
         if not _of_content(complaint):
             return set()
         if named:
+            if await self._lie_on_closed_days(period, journal, named):
+                return await self._of_the_same_days(period, journal, named)
             return {s for s in named if await self._holds_staged(period, journal, s, s)}
         blamed: set[int] = set()
-        for account in _accounts_named(complaint.message):
+        for account in _accounts_named(period, complaint.words or complaint.message):
             options = _between(period, 0, LAST_SEQUENCE, select="documentNumber")
             options["$filter"] += f" and accountNumber eq '{account}'"
             async for row in self._lines_of(period, journal, options, _NamedLine):
@@ -745,19 +809,75 @@ class BusinessCentral:
                     blamed.add(sequence)
         return blamed
 
-    async def _of_the_same_days(self, period: Period, journal: UUID, named: set[int]) -> set[int]:
-        """Return the staged vouchers of the days on which the named ones are, as they are closed.
+    async def _lie_on_closed_days(self, period: Period, journal: UUID, named: set[int]) -> bool:
+        """Whether the company's set-up says, in no language, that named vouchers are on such days.
 
-        If that is all of them, the company is closed for the whole period, and nobody is to blame.
+        Where it does not show its set-up, the words of the refusal have to do.
         """
+        try:
+            setups = [setup async for setup in self._setups(Purpose.READ_BACK)]
+        except Refused:
+            return False
+        if all(setup.allow_posting_from == setup.allow_posting_to == _NO_DATE for setup in setups):
+            return False
+        days = await self._staged_days(period, journal)
+        mine = {days[sequence] for sequence in named if sequence in days}
+        return any(not setup.allows(day) for setup in setups for day in mine)
+
+    async def _staged_days(self, period: Period, journal: UUID) -> dict[int, date]:
+        """Return on which days the staged vouchers are."""
         days: dict[int, date] = {}
         options = _between(period, 0, LAST_SEQUENCE, select="documentNumber,postingDate")
         async for row in self._lines_of(period, journal, options, _DatedLine):
             if (sequence := sequence_in(period, row.document_number)) is not None:
                 days[sequence] = row.posting_date
+        return days
+
+    async def _of_the_same_days(self, period: Period, journal: UUID, named: set[int]) -> set[int]:
+        """Return the staged vouchers of the days on which the named ones are, as they are closed.
+
+        If that is all of them, the company is closed for the whole period, and nobody is to blame.
+        """
+        days = await self._staged_days(period, journal)
         closed = {days[sequence] for sequence in named if sequence in days}
         blamed = {sequence for sequence, day in days.items() if day in closed}
         return blamed if len(blamed) < len(days) else set()
+
+    async def _stop_if_renumbered(self, period: Period, journal: UUID) -> None:
+        """Raise Refused where the journal was posted and the ledger shows none of its numbers.
+
+        Posting leaves a blank line 10000, and nothing else does. The ledger is read once more after
+        it, as a job queue may have posted since.
+        """
+        emptied = await self._was_emptied_by_posting(period, journal)
+        if emptied and not await self._holds_entries(period):
+            raise Refused(
+                f"journal {_code(period)} was posted, and the ledger shows none of its document "
+                f"numbers, {period.reference}-…: a posting number series gave them others. Nothing "
+                "is sent again. Look for its entries by day and text; if they are right, skip the "
+                "period and say under which numbers they are. And clear Posting No. Series on the "
+                "template General and its batches, or the next period is not found either"
+            )
+
+    async def _was_emptied_by_posting(self, period: Period, journal: UUID) -> bool:
+        options = {"$select": "lineNumber,accountNumber", "$top": "2"}
+        rows = self._lines_of(period, journal, options, _NumberedLine)
+        lines = [(line.line_number, line.account_number) async for line in rows]
+        return lines == [(_BLANK_LINE, "")]
+
+    async def _wait_for_job_queue(self, period: Period, journal: UUID) -> None:
+        """Raise Unsent where the period's lines are there still, and a job is to post journals."""
+        staged = await self._holds_staged(period, journal)
+        if staged and await self._waits_in_job_queue(Purpose.READ_BACK):
+            raise Unsent(
+                f"journal {_code(period)} waits in Business Central's job queue, and is not posted "
+                f"before that has run. {_TURN_JOB_QUEUE_OFF}"
+            )
+
+    async def _waits_in_job_queue(self, purpose: Purpose) -> bool:
+        options = {"$filter": f"objectIdToRun eq {_POSTING_JOB}", "$top": "1"}
+        what, path = "show its job queue", "jobQueueEntries"
+        return await _any(self._rows(what, path, options, _Journal, purpose))
 
     async def _holds_anything(self, period: Period) -> bool:
         journal = await self._journal(period)
@@ -929,7 +1049,7 @@ class BusinessCentral:
                 return read(reply)
             raise self._verdict(call, odata.complaint_of(reply), lines)
 
-        headers = {"Content-Type": "application/json", **call.headers}
+        headers = {**_JSON_IN_ENGLISH, **call.headers}
         return await self._entra.ask(replace(call, headers=headers), judge)
 
     def _verdict(self, call: Call, complaint: Complaint, lines: Sequence[Json]) -> VendorError:
@@ -941,6 +1061,8 @@ class BusinessCentral:
         if complaint.code == _SAME_KEY:
             why = f"{self._http.quote(complaint)}. Some of it is there"
             return _Taken(str(self._http.lost(call, why)))
+        if complaint.code in _OUT_OF_ORDER:
+            return self._http.lost(call, self._http.quote(complaint))
         if complaint.status < _SERVER_ERROR and _is_about_a_lock(complaint):
             again = self._http.unsent if lines else self._http.lost
             return again(call, self._http.quote(complaint))
@@ -1103,14 +1225,14 @@ def _insertion(url: str, line: Json) -> Json:
         "id": str(line["lineNumber"]),
         "method": "POST",
         "url": url,
-        "headers": {"Content-Type": "application/json"},
+        "headers": _JSON_IN_ENGLISH,
         "body": line,
     }
 
 
 def _change(number: str, url: str, body: Json) -> Json:
     """Change what we have brought just now, and nobody else knows: its version does not matter."""
-    headers = {"Content-Type": "application/json", "If-Match": "*"}
+    headers = {**_JSON_IN_ENGLISH, "If-Match": "*"}
     return {"id": number, "method": "PATCH", "url": url, "headers": headers, "body": body}
 
 
@@ -1142,7 +1264,8 @@ def _dimension_codes(line: Json) -> set[str]:
 
 
 def _deletion(url: str, line: _TaggedLine) -> Json:
-    return {"id": str(line.id), "method": "DELETE", "url": url, "headers": {"If-Match": line.etag}}
+    headers = {**_JSON_IN_ENGLISH, "If-Match": line.etag}
+    return {"id": str(line.id), "method": "DELETE", "url": url, "headers": headers}
 
 
 def _named(lines: Sequence[Json]) -> str:
@@ -1194,7 +1317,8 @@ async def _any(rows: AsyncIterator[object]) -> bool:
 def _of_content(complaint: Complaint) -> bool:
     """Whether it is about what lines hold: Business Central's own logic, but no set-up or right."""
     words = complaint.message.lower()
-    return complaint.code.startswith(_CONTENT_CODES) and not any(w in words for w in _SET_UP_WORDS)
+    ours = complaint.code.startswith(_CONTENT_CODES) and complaint.code != _ASKS_A_PERSON
+    return ours and not any(each in words for each in _SET_UP_WORDS)
 
 
 def _is_about_a_lock(complaint: Complaint) -> bool:
@@ -1203,9 +1327,16 @@ def _is_about_a_lock(complaint: Complaint) -> bool:
     return any(each in words for each in ("locked by another user", "deadlock"))
 
 
-def _clashes(complaint: Complaint) -> bool:
-    """Whether a line brings a dimension that its account has given it already [C, source]."""
-    return "dimension set line already exists" in complaint.message
+def _may_clash(complaint: Complaint, lines: Sequence[Json]) -> bool:
+    """Whether a line may bring a dimension that its account has given it already.
+
+    In English it is said so [C, source]. In another language it is a refusal by the API's own logic
+    that quotes nothing, not even a field, whose names are never translated.
+    """
+    if "dimension set line already exists" in complaint.message:
+        return True
+    quotes = '"' in complaint.message or _quoted(lines, complaint.message)
+    return complaint.code == _LOGIC and not quotes
 
 
 def _sequence(line: Json) -> int:
@@ -1218,13 +1349,15 @@ def _sequences(lines: Iterable[Json]) -> set[int]:
 
 def _blamed(lines: Sequence[Json], message: str) -> list[Json]:
     """Return those of the lines that a message is about; none where it does not say."""
-    if len(_sequences(lines)) == 1:
-        return list(lines)
-    numbers = re.findall(r"Line No\.\s*=?\s*'?(\d+)", message)
+    return list(lines) if len(_sequences(lines)) == 1 else _quoted(lines, message)
+
+
+def _quoted(lines: Sequence[Json], message: str) -> list[Json]:
+    """Return those of the lines that a message names, or else quotes a code of."""
+    reference = str(lines[0]["documentNumber"]).partition("-")[0]
+    numbers = _line_numbers(f"{reference}K", message)
     named = [
-        line
-        for line in lines
-        if line["documentNumber"] in message or str(line["lineNumber"]) in numbers
+        line for line in lines if line["documentNumber"] in message or line["lineNumber"] in numbers
     ]
     return named or [line for line in lines if _has_a_code_of(line, message)]
 
@@ -1232,30 +1365,46 @@ def _blamed(lines: Sequence[Json], message: str) -> list[Json]:
 def _has_a_code_of(line: Json, message: str) -> bool:
     """Whether a message quotes a code of the line, as in `a value (9999)`, `No.=9999`."""
     codes = [line["accountNumber"], line.get("taxCode", "")]
-    if "dimension" in message.lower():
+    if "dimens" in message.lower():
         codes = [each["valueCode"] for each in line.get(_DIMENSIONS, ())]
     return any(
-        code and re.search(rf"[(=:]\s*'?{re.escape(code)}(?![\w-])", message, re.IGNORECASE)
+        code and re.search(rf"[(=:'\"«“]\s*'?{re.escape(code)}(?![\w-])", message, re.IGNORECASE)
         for code in codes
     )
 
 
 def _sequences_named(period: Period, message: str) -> set[int]:
-    """Return the vouchers whose document, or one of whose lines, a message names.
-
-    A line's number follows the journal's name, as in `Journal Batch Name='QJMH25R56K',Line
-    No.='2001'` and `Gen. Journal Line GENERAL, QJMH25R56K, 2001`, in whatever language.
-    """
+    """Return the vouchers whose document, or one of whose lines, a message names."""
     documents = re.findall(rf"{period.reference}-(\d{{6}})(?!\d)", message, re.IGNORECASE)
-    lines = re.findall(rf"{_code(period)}\b\D{{0,40}}?(\d+)", message, re.IGNORECASE)
+    lines = _line_numbers(_code(period), message)
     return {int(each) for each in documents} | {
-        int(each) // (_LINES_PER_VOUCHER + 1) for each in lines
+        number // (_LINES_PER_VOUCHER + 1) for number in lines
     }
 
 
-def _accounts_named(message: str) -> list[str]:
-    """Return what may be accounts in a message, like `G/L Account: No.=7140`, `Vendor ANS-101`."""
-    found = re.findall(
-        r"(?:(?<!Line )(?<!Document )No\.\s*=?|Account|Vendor)\s*'?([\w-]*\d[\w-]*)", message
-    )
+def _line_numbers(code: str, message: str) -> set[int]:
+    """Return the numbers of lines that a message names, in whatever language.
+
+    A line's number follows the journal's code, as in `Journal Batch Name='QJMH25R56K',Line
+    No.='2001'` and `Gen. Journal Line GENERAL, QJMH25R56K, 2001`.
+    """
+    return {int(each) for each in re.findall(_line_after(code), message, re.IGNORECASE)}
+
+
+def _line_after(code: str) -> str:
+    return rf"{code}\b\D{{0,40}}?(\d+)"
+
+
+def _accounts_named(period: Period, words: str) -> list[str]:
+    """Return what may be accounts in a message, like `G/L Account: No.=7140`, `Vendor ANS-101`.
+
+    In another language than English, whatever is pointed at like that and has a digit.
+    """
+    words = re.sub(_line_after(_code(period)), "", words, flags=re.IGNORECASE)
+    found = [
+        *re.findall(
+            r"(?:(?<!Line )(?<!Document )No\.\s*=?|Account|Vendor)\s*'?([\w-]*\d[\w-]*)", words
+        ),
+        *re.findall(r"[=(:]\s*'?([\w-]*\d[\w-]*)", words),
+    ]
     return list(dict.fromkeys(each.upper() for each in found))[:_MOST_ACCOUNTS]

@@ -231,7 +231,8 @@ class Dataverse:
     """One table in one environment. An async context manager; a `kvitt.ports.Vendor`.
 
     Habits: a call carries 100 lines. A $batch takes 1,000, but its change set is one transaction,
-    for which a slow environment (plug-ins on each row) needs long. Three run at a time. The settle
+    for which a slow environment (plug-ins on each row) needs long: up to the two minutes that the
+    platform gives it, which are waited for, and some more. Three run at a time. The settle
     time is courtesy: a call that still works is not crossed, and a service that is down not
     hammered. Nothing rests on it, as what comes later finds the names taken. No allowance: requests
     are limited by the day and the licence, and nobody says how many a month are included.
@@ -241,6 +242,7 @@ class Dataverse:
         chunk_vouchers=50,
         chunk_lines=100,
         settle=timedelta(minutes=2),
+        answer=timedelta(seconds=150),
         at_once=_AT_ONCE,
         allowance=None,
     )
@@ -261,6 +263,7 @@ class Dataverse:
             patience=patience,
             budget=budget,
             at_once=self.habits.at_once,
+            answer=self.habits.answer,
             allowance=self.habits.allowance,
         )
         scope = settings.scope or f"{settings.api_url}/.default"

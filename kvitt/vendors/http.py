@@ -34,7 +34,7 @@ from pydantic import AfterValidator, SecretStr, ValidationError
 from kvitt.domain.budget import Purpose  # noqa: TC001 - vendors take it from here
 from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
 from kvitt.domain.patience import LONGEST_WISH
-from kvitt.ports import Uncounted
+from kvitt.ports import ANSWER, Uncounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -142,7 +142,8 @@ class Complaint:
 class Http:
     """The one client of a run: its connections stay open from call to call.
 
-    `at_once` and `allowance` are the vendor's habits.
+    `at_once`, `answer` and `allowance` are the vendor's habits. A write waits for its answer as
+    long as the vendor may work on it; a read waits the usual time, and is asked again.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Http:
         patience: Patience = PATIENCE,
         budget: Budget | None = None,
         at_once: int = 1,
+        answer: timedelta = ANSWER,
         allowance: int | None = None,
     ) -> None:
         self.requests: Counter[str] = Counter()
@@ -162,16 +164,11 @@ class Http:
         self._allowance = allowance
         self._places = asyncio.Semaphore(at_once)
         self._secrets: set[str] = set()
+        self._of_a_write = _timeout(timeouts, answer)
+        self._of_a_read = _timeout(timeouts, ANSWER)
         # An idle connection is dropped after 5 s (httpx's default, kept): the longer it idles, the
         # likelier the other side closes it under a write, and that would be Uncertain.
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(
-                connect=timeouts.connect,
-                read=timeouts.read,
-                write=timeouts.read,
-                pool=timeouts.pool,
-            )
-        )
+        self._client = httpx.AsyncClient()
 
     def at_most(self, at_once: int) -> None:
         """Make at most so many requests at a time, from now on; nothing is under way yet."""
@@ -205,7 +202,11 @@ class Http:
             wait_max=self._patience.longest_wait,
         )
         request = self._client.build_request(
-            call.method, call.url, headers=dict(call.headers), content=call.content
+            call.method,
+            call.url,
+            headers=dict(call.headers),
+            content=call.content,
+            timeout=self._of_a_read if call.guard is None else self._of_a_write,
         )
         async with self._places:
             return await again(self._wait_before_another, self._try, call, request, read)
@@ -339,6 +340,11 @@ class Http:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".")
+
+
+def _timeout(timeouts: Timeouts, usual: timedelta) -> httpx.Timeout:
+    answer = usual.total_seconds() if timeouts.read is None else timeouts.read
+    return httpx.Timeout(connect=timeouts.connect, read=answer, write=answer, pool=timeouts.pool)
 
 
 def _misfits(error: ValueError) -> str:

@@ -333,6 +333,7 @@ class Xledger:
             patience=patience,
             budget=budget,
             at_once=self.habits.at_once,
+            answer=self.habits.answer,
             allowance=self.habits.allowance,
         )
         self._now = now

@@ -81,6 +81,9 @@ async def test_periods_shows_until_when_one_waits_and_why(kvitt: Kvitt, enrol: E
 async def test_a_connection_of_nobody_is_an_error_and_one_that_spent_nothing_is_none(
     kvitt: Kvitt, enrol: Enrol
 ) -> None:
-    assert "no integration has the connection nobody" in refused(kvitt("budget", "nobody"))
     stage = await enrol(NORDVEST, connection=a_connection())
-    assert kvitt("budget", stage.integration.connection).returncode == 0
+    own = stage.integration.connection
+    said = refused(kvitt("budget", "nobody"))
+    assert "no integration has the connection nobody; they have" in said
+    assert own in said
+    assert kvitt("budget", own).stdout == "nothing has been spent yet\n"

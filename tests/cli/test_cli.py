@@ -157,6 +157,18 @@ async def test_a_dry_run_creates_nothing(
     assert who.id not in [one.id for one in (await ledger.read_integrations()).valid]
 
 
+async def test_voucher_numbers_that_would_meet_are_refused_before_anything_is_saved(
+    kvitt: Kvitt, ledger: SupabaseLedger, tmp_path: Path
+) -> None:
+    theatre = another(NORDVEST)
+    tour = another(TOUR, mapping=theatre.mapping, connection=theatre.connection)
+    file = written(tmp_path, theatre, tour)
+    for further in ([], ["--dry-run"]):
+        said = refused(kvitt("integrations", "import", file, *further))
+        assert f"({theatre.id}): mapping.source: {tour.id} writes into the same books" in said
+    assert theatre.id not in [each.id for each in (await ledger.read_integrations()).valid]
+
+
 async def test_integrations_are_listed_with_their_schedule(kvitt: Kvitt, enrol: Enrol) -> None:
     stage = await enrol(NORDVEST, enabled=False)
     [row] = [line for line in kvitt("integrations", "list").stdout.splitlines() if stage.id in line]
@@ -310,12 +322,19 @@ async def test_periods_are_shown_with_where_they_stand_and_why(kvitt: Kvitt, enr
     assert "failed" in latest
 
 
-async def test_periods_of_nobody_are_an_error_and_of_a_new_integration_none(
+async def test_a_list_of_nobodys_is_an_error_that_names_who_is_there(
     kvitt: Kvitt, enrol: Enrol
 ) -> None:
-    assert "there is no integration nobody" in refused(kvitt("periods", "nobody"))
+    stage = await enrol(NORDVEST)
+    for command in ("periods", "set-aside", "receipt", "preview"):
+        said = refused(kvitt(command, "nobody"))
+        assert re.search(rf"there is no integration nobody; there are .*\b{stage.id}\b", said)
+
+
+async def test_a_list_of_nothing_says_so_in_words(kvitt: Kvitt, enrol: Enrol) -> None:
     stage = await enrol(NORDVEST, periods=0)
-    assert kvitt("periods", stage.id).returncode == 0
+    assert kvitt("periods", stage.id).stdout == "no period has come due yet\n"
+    assert kvitt("set-aside", stage.id).stdout == "nothing is set aside\n"
 
 
 async def test_a_receipt_is_shown_for_people_and_for_programs(kvitt: Kvitt, enrol: Enrol) -> None:

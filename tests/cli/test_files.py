@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from cli.files import FileError, read_integrations, read_records
-from tests.cast import FJORDBY, NORDVEST, claim_for_travel
+from cli.files import FileError, keep_apart, read_integrations, read_records
+from tests.cast import FJORDBY, NORDVEST, TOUR, claim_for_travel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,3 +104,30 @@ def test_a_bad_amount_is_the_only_cause_that_is_named(file: Path) -> None:
         list(read_records(file))
     assert str(refused.value).endswith("lines.1.amount: 'much' is no amount, like '12.50'")
     assert ";" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "why"),
+    [
+        (None, "KV", f"{NORDVEST.id} has no source"),
+        ("KV", "kv", "both have the source KV"),
+        ("KV", "KW", None),
+    ],
+)
+def test_voucher_numbers_that_would_meet_are_named_with_both_integrations_and_the_field(
+    file: Path, own: str | None, others: str, why: str | None
+) -> None:
+    one, other = (
+        who.model_copy(update={"mapping": who.mapping.model_copy(update={"source": source})})
+        for who, source in ((NORDVEST, own), (TOUR, others))
+    )
+    off = other.model_copy(update={"enabled": False})
+    keep_apart(file, [one, off, FJORDBY], [other])
+    if why is None:
+        keep_apart(file, [one], [other])
+        return
+    for wanted, there in (([one, other], []), ([one], [other])):
+        with pytest.raises(FileError) as refused:
+            keep_apart(file, wanted, there)
+        assert f"{file} ({one.id}): mapping.source: {other.id} writes" in str(refused.value)
+        assert why in str(refused.value)

@@ -16,6 +16,7 @@ from tests.cast import (
     FJORDBY,
     HOUR,
     NORDVEST,
+    another,
     claim_for_travel,
     claim_from_abroad,
     invoice_for_posters,
@@ -247,8 +248,8 @@ async def test_a_preview_of_a_period_that_was_begun_shows_the_mapping_that_it_ke
     await stage.ledger.settle_chunk(period, 1, "uncertain")
     await stage.ledger.fail(period, "the books hold something else")
     await close(stage, "failed")
-    changed = {**stage.integration.model_dump(), "mapping": {"accounts": {"travel": "7999"}}}
-    await stage.ledger.save_integration(type(stage.integration).model_validate(changed))
+    changed = another(NORDVEST, id=stage.id, mapping={"accounts": {"travel": "7999"}})
+    await stage.ledger.save_integration(changed)
     shown = kvitt("preview", stage.id, stage.due[0].isoformat()).stdout
     assert ("7140" in shown, "7999" in shown) == (True, False)
     mended = kvitt(

@@ -37,6 +37,7 @@ def an_integration_with_a_period_that_is_due() -> dict[str, Any]:
         "time_zone": CRON_ZONE,
         "first_period": due_before(cron, CRON_ZONE, due=due),
         "book_currency": "NOK",
+        "mapping": {"source": "FU"},  # its neighbour in the same books has KV
     }
 
 

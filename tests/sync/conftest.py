@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # Those that stage lines: what tests of lost replies and interruptions look at between two calls.
 VENDORS = sorted(vendor for vendor, kind in SIMULATORS.items() if kind.stages)
+_sources = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +71,9 @@ def books(open_books: Callable[[str], Books], request: pytest.FixtureRequest) ->
 
 
 def _mapping_for(who: Integration, kind: Simulator) -> dict[str, Any]:
-    return {**who.mapping.model_dump(), "dimensions": {**kind.dimensions}}
+    """Return the mapping of one who may not be the only one in the company."""
+    own = {"source": f"S{next(_sources)}"} if kind.vendor == "xledger" else {}
+    return {**who.mapping.model_dump(), "dimensions": {**kind.dimensions}, **own}
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ async def test_an_integration_that_changed_while_it_was_looked_at_is_looked_at_a
 ) -> None:
     it = await scene(xledger, fitted=False)
     period = await it.stage.claimed()
-    elsewhere = it.stage.integration.model_copy(update={"connection": "another"})
+    elsewhere = it.stage.integration.model_copy(update={"connection": "a third"})
     await it.stage.ledger.save_integration(elsewhere)
     await it.stage.ledger.mark_fitted(period, it.stage.integration)
     assert not fitted(it)

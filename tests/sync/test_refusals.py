@@ -190,3 +190,40 @@ async def _book_once_more(it: Scene) -> None:
 
 def _allow() -> None:
     """Guard nothing."""
+
+
+async def test_a_journal_posted_under_other_numbers_fails_with_the_remedy_and_is_not_sent_again(
+    scene: SetScene, business_central: Books
+) -> None:
+    it = await scene(business_central)
+    await it.approve(3)
+    business_central.change(posting_number_series="GJ-0009")
+    with pytest.raises(PeriodFailed, match="a posting number series gave them others"):
+        await it.run()
+    [reason] = it.stage.period("reason")
+    assert "clear Posting No. Series on the template General" in reason
+    business_central.change(posting_number_series=None)
+    before = business_central.calls()
+    await it.stage.mend()
+    with pytest.raises(PeriodFailed, match="a posting number series gave them others"):
+        await it.run()
+    for write in ("journals.create", "batch", "post"):
+        assert business_central.calls().get(write) == before.get(write)
+    assert len(business_central.lines("posted")) == 6
+
+
+@pytest.mark.usefixtures("no_waiting")
+async def test_a_period_waits_for_a_job_queue_that_posts_it_and_says_how_to_do_without(
+    scene: SetScene, business_central: Books
+) -> None:
+    it = await scene(business_central)
+    await it.approve(3)
+    business_central.change(post_with_job_queue=True, job_queue_seconds=3600)
+    with pytest.raises(PeriodPostponed, match="Turn it off: General Ledger Setup, Post with Job"):
+        await it.run()
+    business_central.change(post_with_job_queue=False)
+    business_central.run_jobs()
+    it.stage.time_passes(LONG_ENOUGH)
+    await it.receipt()
+    assert business_central.calls()["post"] == 1
+    assert it.audit().clean

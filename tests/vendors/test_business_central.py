@@ -1,6 +1,7 @@
 """Business Central: journals, batches, posting, and what the books say afterwards."""
 
 import asyncio
+import json
 import re
 import traceback
 from collections.abc import AsyncGenerator, Generator
@@ -463,12 +464,20 @@ def a_dimensioned(sequence: int, **other: str) -> Voucher:
     return voucher(sequence, cost, line("2910", "-50.00", party="ANS-101"))
 
 
+@pytest.fixture(params=["english", "norwegian"])
+def language(business_central: Simulator, request: pytest.FixtureRequest) -> str:
+    """Let a company answer as it is asked to [C], or in its own language all the same."""
+    business_central.change(honours_accept_language=request.param == "english")
+    return request.param
+
+
 @pytest.fixture
 def defaulting(business_central: Simulator) -> Simulator:
     business_central.give_default("7199", "AVDELING", "10")
     return business_central
 
 
+@pytest.mark.usefixtures("language")
 async def test_a_default_dimension_is_changed_to_what_the_voucher_says(
     bc: Client, defaulting: Simulator, period: Period
 ) -> None:
@@ -519,6 +528,7 @@ async def test_a_voucher_that_was_interrupted_before_it_had_its_dimensions_is_be
     assert len(lines) == 6
 
 
+@pytest.mark.usefixtures("language")
 async def test_a_bare_voucher_cannot_be_posted(
     bc: Client, defaulting: Simulator, period: Period
 ) -> None:
@@ -526,11 +536,12 @@ async def test_a_bare_voucher_cannot_be_posted(
     defaulting.fault("batch", "drop-before", nth=3)
     with pytest.raises(Uncertain):
         await bc.send(period, [a_dimensioned(2)], begins=False, guard=allow)
-    with pytest.raises(Refused, match="out of balance") as caught:
+    with pytest.raises(Refused, match=r"out of balance|ute av balanse") as caught:
         await bc.post(period, guard=allow)
     assert list(caught.value.culprits) == [2]
 
 
+@pytest.mark.usefixtures("language")
 async def test_a_dimension_that_is_refused_takes_its_voucher_back(
     bc: Client, defaulting: Simulator, period: Period
 ) -> None:
@@ -563,6 +574,7 @@ async def test_a_code_that_is_too_long_is_objected_to(bc: Client, period: Period
     )
 
 
+@pytest.mark.usefixtures("language")
 @pytest.mark.parametrize("naming", ["account", "line", "nobody"])
 async def test_a_batch_that_is_refused_names_the_voucher_of_its_operation(
     bc: Client, business_central: Simulator, period: Period, naming: str
@@ -576,6 +588,7 @@ async def test_a_batch_that_is_refused_names_the_voucher_of_its_operation(
     assert len(business_central.lines(period)) == 2
 
 
+@pytest.mark.usefixtures("language")
 @pytest.mark.parametrize(("naming", "culprits"), [("account", [2]), ("line", [2]), ("nobody", [])])
 async def test_a_deep_insert_that_is_refused_names_a_voucher_by_what_the_message_quotes(
     bc: Client, business_central: Simulator, period: Period, naming: str, culprits: list[int]
@@ -589,6 +602,7 @@ async def test_a_deep_insert_that_is_refused_names_a_voucher_by_what_the_message
     assert business_central.lines(period) == []
 
 
+@pytest.mark.usefixtures("language")
 @pytest.mark.parametrize(
     ("naming", "culprits"), [("account", [1, 3]), ("line", [1]), ("nobody", [])]
 )
@@ -607,6 +621,7 @@ async def test_a_posting_that_is_refused_names_those_who_use_the_blocked_account
     assert len(business_central.lines(period)) == 6
 
 
+@pytest.mark.usefixtures("language")
 async def test_a_missing_mandatory_dimension_names_the_line_and_so_the_voucher(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
@@ -641,16 +656,18 @@ async def test_what_concerns_the_whole_company_blames_nobody(
     assert (caught.value.culprits, caught.value.of_content) == ({}, False)
 
 
+@pytest.mark.usefixtures("language")
 async def test_a_closed_month_blames_nobody(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
     await bc.send(period, claims(1, 2), begins=True, guard=allow)
     business_central.change(allow_posting_from="2026-12-01")
-    with pytest.raises(Refused, match="allowed posting dates") as caught:
+    with pytest.raises(Refused, match=r"allowed posting dates|tillatte bokf.ringsdatoer") as caught:
         await bc.post(period, guard=allow)
     assert (caught.value.culprits, caught.value.of_content) == ({}, False)
 
 
+@pytest.mark.usefixtures("language")
 async def test_a_day_that_is_closed_holds_back_the_vouchers_of_that_day_alone(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
@@ -660,7 +677,7 @@ async def test_a_day_that_is_closed_holds_back_the_vouchers_of_that_day_alone(
     sent = [voucher(n, *a_claim(n).lines, posting_date=day) for n, day in days.items()]
     await bc.send(period, sent, begins=True, guard=allow)
     business_central.change(allow_posting_from="2026-11-01")
-    with pytest.raises(Refused, match="allowed posting dates") as caught:
+    with pytest.raises(Refused, match=r"allowed posting dates|tillatte bokf.ringsdatoer") as caught:
         await bc.post(period, guard=allow)
     assert sorted(caught.value.culprits) == [2, 4]
     await bc.withdraw(period, [2, 4], guard=allow)
@@ -700,15 +717,19 @@ async def test_a_setting_that_breaks_posting_or_reading_back_is_named_with_its_r
     assert re.search(words, misfit)
 
 
-async def test_a_job_queue_is_seen_while_something_waits_in_it(
+async def test_a_job_queue_is_seen_while_something_waits_in_it_and_by_its_log_after_that(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:
     business_central.change(post_with_job_queue=True, job_queue_seconds=60)
     await bc.send(period, claims(1, 2), begins=True, guard=allow)
     await bc.post(period, guard=allow)
-    [misfit] = await bc.misfits(book_currency="NOK", today=TODAY)
-    assert misfit.endswith("Turn it off: General Ledger Setup, Post with Job Queue")
+    [waiting] = await bc.misfits(book_currency="NOK", today=TODAY)
+    assert waiting.endswith("Turn it off: General Ledger Setup, Post with Job Queue")
     business_central.run_jobs()
+    [logged] = await bc.misfits(book_currency="NOK", today=TODAY)
+    assert re.search(r"the last one on \d{4}-\d\d-\d\d.*accept the set-up as it is$", logged)
+    business_central.change(has_job_queue_log=False)
+    assert await bc.misfits(book_currency="NOK", today=TODAY) == []
 
 
 async def test_what_cannot_be_looked_at_is_said(
@@ -716,6 +737,7 @@ async def test_what_cannot_be_looked_at_is_said(
 ) -> None:
     error = {"error": {"code": "BadRequest_NotFound", "message": "No HTTP resource was found"}}
     microsoft.get(url__regex=r".*/generalLedgerSetup\?.*").respond(404, json=error)
+    microsoft.get(url__regex=r".*/jobQueueLogEntries\?.*").respond(404, json=error)
     microsoft.get(url__regex=r".*/(jobQueueEntries|journals|journalLines)\?.*").respond(
         json={"value": []}
     )
@@ -839,10 +861,18 @@ async def test_posting_by_job_queue_is_not_posted_before_the_job_has_run(
     await bc.send(period, claims(1, 2), begins=True, guard=allow)
     await bc.post(period, guard=allow)
     assert not await bc.posted(period)
-    assert (await bc.totals(period)).lines == 0
+    with pytest.raises(Unsent, match=r"waits in Business Central's job queue.*Turn it off"):
+        await bc.totals(period)
     business_central.run_jobs()
-    business_central.change(post_with_job_queue=False)
     assert await bc.posted(period)
+    assert (await bc.totals(period)).checksum == totals_of(claims(1, 2)).checksum
+
+
+async def test_lines_that_no_job_is_to_post_are_shown_to_be_missing_in_the_ledger(
+    bc: Client, period: Period
+) -> None:
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    assert (await bc.totals(period)).lines == 0
 
 
 async def test_a_journal_posted_under_other_numbers_stops_for_a_person(
@@ -852,7 +882,34 @@ async def test_a_journal_posted_under_other_numbers_stops_for_a_person(
     await bc.send(period, claims(1, 2), begins=True, guard=allow)
     await bc.post(period, guard=allow)
     business_central.change(posting_number_series=None)
-    with pytest.raises(Refused, match="posted under other document numbers"):
+    for look in (bc.totals(period), bc.posted(period), bc.find(period, claims(1, 2))):
+        with pytest.raises(Refused, match=r"was posted, and .* Clear Posting No\. Series|clear"):
+            await look
+
+
+async def test_a_periods_journal_is_never_deleted(
+    bc: Client, business_central: Simulator, period: Period
+) -> None:
+    """Its code, and the numbers of its lines, are all that Business Central keeps unique."""
+    before = business_central.operations().get("journals.delete", 0)
+    wrong = voucher(3, line("9999", "1.00"), line("2910", "-1.00"))
+    with pytest.raises(Refused):
+        await bc.send(period, [*claims(1, 2), wrong], begins=True, guard=allow)
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    await bc.withdraw(period, [1, 2], guard=allow)
+    await bc.send(period, claims(4, 5), begins=False, guard=allow)
+    await bc.post(period, guard=allow)
+    assert await bc.posted(period)
+    assert business_central.operations().get("journals.delete", 0) == before
+
+
+async def test_a_journal_that_is_a_mere_header_stops_for_a_person(
+    bc: Client, period: Period
+) -> None:
+    await bc.send(period, claims(1, 2), begins=True, guard=allow)
+    await bc.withdraw(period, [1, 2], guard=allow)
+    assert (await bc.totals(period)).lines == 0
+    with pytest.raises(Refused, match="it is a mere header"):
         await bc.find(period, claims(1, 2))
 
 
@@ -877,9 +934,11 @@ async def test_a_page_that_leads_elsewhere_does_not_get_our_token(
 async def test_a_lagging_replica_is_never_asked_for(
     canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
 ) -> None:
-    microsoft.get(url__regex=r".*/generalLedgerEntries\?.*").respond(json={"value": []})
+    entries = microsoft.get(url__regex=r".*/generalLedgerEntries\?.*")
+    entries.respond(json={"value": []})
+    microsoft.get(url__regex=r".*/journals\?.*").respond(json={"value": []})
     await canned.totals(period)
-    request = microsoft.calls.last.request
+    request = entries.calls.last.request
     assert "Data-Access-Intent" not in request.headers
     low, high = f"{period.reference}-000000", f"{period.reference}-999999"
     wanted = f"documentNumber ge '{low}' and documentNumber le '{high}'"
@@ -977,8 +1036,9 @@ async def test_a_token_is_asked_for_by_client_credentials_and_calls_go_to_the_co
 ) -> None:
     entries = microsoft.get(url__regex=r".*/generalLedgerEntries\?.*")
     entries.respond(json={"value": []})
+    microsoft.get(url__regex=r".*/journals\?.*").respond(json={"value": []})
     await canned.totals(period)
-    token, asked = (call.request for call in microsoft.calls)
+    token, asked, _ = (call.request for call in microsoft.calls)
     assert str(token.url) == LOGIN
     assert dict(parse_qsl(token.content.decode())) == {
         "grant_type": "client_credentials",
@@ -988,6 +1048,31 @@ async def test_a_token_is_asked_for_by_client_credentials_and_calls_go_to_the_co
     }
     assert str(asked.url).startswith(f"{ROOT}/companies({COMPANY})/generalLedgerEntries?")
     assert asked.headers["Authorization"] == "Bearer token-of-respx"
+
+
+async def test_each_call_and_each_operation_of_a_batch_asks_for_english(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period
+) -> None:
+    microsoft.get(url__regex=r".*/journals\?.*").respond(json={"value": [{"id": JOURNAL}]})
+    batch = microsoft.post(url__regex=r".*/\$batch$")
+    responses = [{"id": str(n), "status": 201, "body": {}} for n in range(4)]
+    batch.respond(json={"responses": responses})
+    await canned.send(period, claims(1, 2), begins=False, guard=allow)
+    asked = [call.request for call in microsoft.calls if "oauth2" not in str(call.request.url)]
+    assert {each.headers["Accept-Language"] for each in asked} == {"en-US"}
+    [sent] = batch.calls
+    operations = json.loads(sent.request.content)["requests"]
+    assert {each["headers"]["Accept-Language"] for each in operations} == {"en-US"}
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+async def test_what_the_service_says_of_itself_is_uncertain_by_its_code_whatever_the_status(
+    canned: BusinessCentral, microsoft: respx.MockRouter, period: Period, status: int
+) -> None:
+    error = {"error": {"code": "Internal_ServerError", "message": "Transaksjonen ble avbrutt."}}
+    microsoft.post(url__regex=r".*/journals$").respond(status, json=error)
+    with pytest.raises(Uncertain):
+        await canned.send(period, claims(1, 2), begins=True, guard=allow)
 
 
 async def test_a_probe_is_a_get_of_one_company(
@@ -1036,6 +1121,7 @@ async def test_no_address_is_longer_than_the_vendor_takes(
 def test_the_settle_time_is_the_sum_of_the_documented_limits() -> None:
     queue, gateway = timedelta(minutes=8), timedelta(minutes=10)
     assert BusinessCentral.habits.settle == queue + gateway
+    assert BusinessCentral.habits.answer > gateway
     assert BusinessCentral.habits.chunk_lines == 100
     assert BusinessCentral.habits.posts
 

@@ -189,6 +189,21 @@ async def test_who_is_turned_away_keeps_its_place_until_it_has_asked_again() -> 
     assert asked == ["first", "first", "second"]
 
 
+@pytest.mark.parametrize(
+    ("read", "of_a_write", "of_a_read"), [(None, 630, 120), (300, 300, 300), (0.5, 0.5, 0.5)]
+)
+async def test_a_write_is_waited_for_as_long_as_the_vendor_may_work_unless_it_is_told_else(
+    read: float | None, of_a_write: float, of_a_read: float
+) -> None:
+    http = Http("Books", Timeouts(read=read), answer=timedelta(seconds=630))
+    for writes, seconds in ((True, of_a_write), (False, of_a_read)):
+        with respx.mock as router:
+            route = router.post(URL).mock(return_value=httpx.Response(200, text="x"))
+            await http.ask(a_call(writes=writes), text)
+        timeout = {"connect": 10, "read": seconds, "write": seconds, "pool": 60}
+        assert route.calls.last.request.extensions["timeout"] == timeout
+
+
 async def test_what_the_budget_has_nothing_left_for_is_not_asked_nor_tried_again() -> None:
     purse = Purse(2)
     http = Http("Books", Timeouts(), budget=purse, allowance=7)

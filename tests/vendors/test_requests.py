@@ -225,10 +225,12 @@ async def test_each_request_that_is_made_is_known_to_the_entity_definitions(
         "GET generalLedgerEntries $filter $select $top",
         "GET generalLedgerSetup $select",
         "GET jobQueueEntries $filter $top",
+        "GET jobQueueLogEntries $filter $orderby $select $top",
         "GET journalLines $filter $select",
         "GET journalLines $filter $select $top",
         "GET journalLines $expand $filter $select",
         "GET journalLines $select",
+        "GET journalLines $select $top",
         "GET journals $filter $select",
     }
 

@@ -20,7 +20,7 @@ from kvitt.domain.reconcile import FoundVoucher, compare
 from kvitt.ports import Look, Place, Whereabouts
 from kvitt.vendors import Client, exact_json
 from kvitt.vendors.http import Patience
-from kvitt.vendors.xledger import Xledger, XledgerSettings, changed_since
+from kvitt.vendors.xledger import Xledger, XledgerSettings, changed_since, rows
 from tests.vendors.cast import PRINTER, Simulator, a_claim, a_period, claims, line, voucher
 
 SETTINGS = XledgerSettings.model_validate({"token": "token-of-respx"})
@@ -864,6 +864,14 @@ async def test_the_address_is_the_public_one_and_the_token_goes_in_the_header(
     assert str(request.url) == "https://www.xledger.net/graphql"
     assert request.headers["Authorization"] == "token token-of-respx"
     assert exact_json.loads(request.content)["query"] == "query { __typename }"
+
+
+def test_the_megabytes_of_a_month_last_for_a_million_lines(period: Period) -> None:
+    """1,000 MB each way are included with 5,000 requests a month; kvitt counts requests only."""
+    each = line("7140", "1173.21", amount="100.00", tax="1", text="X" * 60, party="ANS-102")
+    longest = voucher(1, each, each, currency="EUR", source="KV", record_id="R" * 25)
+    sent = len(exact_json.dumps(rows(period, longest)[0]))
+    assert 1_000 * 10**6 / sent > 1_000_000
 
 
 async def test_references_and_texts_keep_to_the_careful_lengths(

@@ -17,6 +17,7 @@ from sandbox.vendors.business_central.entities import (
     DIMENSION_VALUES,
     DIMENSIONS,
     ENTITIES,
+    JOB_QUEUE_LOG,
     JOURNALS,
     LINES,
     Entity,
@@ -24,6 +25,7 @@ from sandbox.vendors.business_central.entities import (
 )
 from sandbox.vendors.business_central.errors import ApiError, bad_request, not_found
 from sandbox.vendors.business_central.journals import Writer
+from sandbox.vendors.business_central.languages import ENGLISH
 from sandbox.vendors.business_central.odata import Options, read_options
 from sandbox.vendors.business_central.posting import Posting
 from sandbox.vendors.business_central.reading import Reader
@@ -95,7 +97,15 @@ class Api:
                 return self._batch(request, half=half)
             return self._single(request, half=half)
         except ApiError as error:
-            return refusal(error)
+            return refusal(error, self._language_for(request))
+
+    def _language_for(self, request: Request) -> str:
+        """Return the language that is asked for [C], or the tenant's own. Each operation asks."""
+        settings = self._books.settings
+        asked = request.headers.get("accept-language", "")
+        if settings.honours_accept_language and asked.startswith("en"):
+            return ENGLISH
+        return settings.language
 
     def _single(self, request: Request, *, half: bool) -> Outcome:
         place = self._find(request.path)
@@ -130,6 +140,9 @@ class Api:
             raise bad_request(f"You must specify a parent id to get {name}.")
         entity = ENTITIES.get(name)
         expected = BELOW.get(place.entity.name, entity)
+        if entity is JOB_QUEUE_LOG and not self._books.settings.has_job_queue_log:
+            words = f"Resource not found for the segment '{name}'."
+            raise ApiError(404, "BadRequest_ResourceNotFound", words)
         if entity is None or entity is COMPANIES or entity is not expected:
             raise bad_request(f"Resource not found for the segment '{name}'.")
         if place.entity is not COMPANIES and place.entity.name not in BELOW:
@@ -239,10 +252,10 @@ class _Operation:
     request: Request
 
 
-def refusal(error: ApiError) -> Outcome:
-    """Return the outcome that says this error."""
+def refusal(error: ApiError, language: str = ENGLISH) -> Outcome:
+    """Return the outcome that says this error; what the platform says is English."""
     wait = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    return Outcome(status=error.status, body=error.body(), headers=wait)
+    return Outcome(status=error.status, body=error.body(language), headers=wait)
 
 
 def _segment(text: str) -> tuple[str, str | None]:

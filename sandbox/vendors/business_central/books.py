@@ -46,10 +46,13 @@ CREATE TABLE IF NOT EXISTS entries (
   tax_code TEXT, dimensions TEXT, modified TEXT);
 CREATE INDEX IF NOT EXISTS by_document ON entries (company, document_number, posting_date);
 CREATE TABLE IF NOT EXISTS posting_queue (journal TEXT PRIMARY KEY, due REAL);
+CREATE TABLE IF NOT EXISTS posting_log (
+  id TEXT PRIMARY KEY, company TEXT, started TEXT, status TEXT, error TEXT, modified TEXT);
 -- A job of its own posts what is queued: codeunit 250 [C].
 CREATE VIEW IF NOT EXISTS job_queue AS
   SELECT j.id, j.company, 250 AS object, 'Ready' AS status, j.modified
   FROM posting_queue q JOIN journals j ON j.id = q.journal;
+CREATE VIEW IF NOT EXISTS job_queue_log AS SELECT *, 250 AS object FROM posting_log;
 CREATE VIEW IF NOT EXISTS ledger_setup AS
   SELECT id, id AS company, modified,
     ifnull((SELECT json_extract(value, '$') FROM settings WHERE name = 'local_currency'),
@@ -81,6 +84,8 @@ class Settings(entra.Settings):
     replica_lag_seconds: float = 60  # what Data-Access-Intent: ReadOnly does not see yet
     environments_cost_quota: bool = True  # unconfirmed that it's free
     answers_head: bool = False  # undocumented
+    language: Literal["nb-NO", "en-US"] = "nb-NO"  # of messages, where none is asked for
+    honours_accept_language: bool = True
     folds_codes: bool = True  # unconfirmed: upper-cases and trims what is written into a code
     # Duplicates
     same_key_status: Literal[400, 409] = 400  # clients record 400, one source says 409
@@ -104,6 +109,7 @@ class Settings(entra.Settings):
     increment_batch_name: bool = False
     post_with_job_queue: bool = False
     job_queue_seconds: float = 5
+    has_job_queue_log: bool = True  # older versions have no page for it
     analysis_view_fails: bool = False  # an error after the ledger is committed
 
 

@@ -277,6 +277,21 @@ JOB_QUEUE = Entity(
         MODIFIED,
     ),
 )
+JOB_QUEUE_LOG = Entity(
+    name="jobQueueLogEntries",
+    type_name="Job Queue Log Entry",
+    table="job_queue_log",
+    owner="company",
+    order="id",
+    fields=_fields(
+        _id(),
+        Field(name="objectIdToRun", column="object", kind=Kind.WHOLE),
+        Field(name="startDateTime", column="started", kind=Kind.MOMENT),
+        _text("status", "status", 20),
+        _text("errorMessage", "error", 2048),
+        MODIFIED,
+    ),
+)
 ENTITIES = {
     each.name: each
     for each in (
@@ -291,6 +306,7 @@ ENTITIES = {
         LEDGER_ENTRIES,
         LEDGER_SETUP,
         JOB_QUEUE,
+        JOB_QUEUE_LOG,
     )
 }
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from sandbox.vendors.business_central.languages import ENGLISH, said_in
+
 
 @dataclass
 class ApiError(Exception):
@@ -13,9 +15,9 @@ class ApiError(Exception):
     message: str
     retry_after: int | None = None
 
-    def body(self) -> dict[str, object]:
+    def body(self, language: str = ENGLISH) -> dict[str, object]:
         """Return the error in BC's shape; the correlation id ends the message."""
-        message = f"{self.message}  CorrelationId:  {uuid4()}."
+        message = f"{said_in(language, self.message)}  CorrelationId:  {uuid4()}."
         return {"error": {"code": self.code, "message": message}}
 
     def about(self, line: str, *, naming: str) -> "ApiError":
@@ -42,6 +44,11 @@ def line_named(batch: str, number: int) -> str:
 def bad_request(message: str) -> ApiError:
     """Return the error for a request that BC can't read."""
     return ApiError(400, "BadRequest", message)
+
+
+def misfilled(message: str) -> ApiError:
+    """Return the error for a field that holds what it must not: it has a code of its own [C]."""
+    return ApiError(400, "Application_FieldValidationException", message)
 
 
 def refused(message: str) -> ApiError:

@@ -18,6 +18,7 @@ from sandbox.vendors.business_central.errors import (
     ApiError,
     bad_request,
     line_named,
+    misfilled,
     no_such_value,
     not_found,
     refused,
@@ -278,7 +279,7 @@ def incremented(code: str) -> str:
 
 def blocked(kind: str, number: str) -> ApiError:
     """Return the error for an account that takes no postings."""
-    return refused(
+    return misfilled(
         f"Blocked must be equal to 'No'  in {kind}: No.={number}. Current value is 'Yes'."
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from sandbox.vendors.business_central.books import Books
-from sandbox.vendors.business_central.errors import ApiError, line_named, refused
+from sandbox.vendors.business_central.errors import ApiError, line_named, misfilled, refused
 from sandbox.vendors.business_central.journals import Writer, blocked, incremented
 
 
@@ -39,9 +39,19 @@ class Posting:
             self._books.write("DELETE FROM posting_queue WHERE journal = ?", each["journal"])
             try:
                 self._post_now(each["journal"])
-            except ApiError:
-                continue  # BC marks the batch with an error that the API doesn't show
+            except ApiError as error:
+                # BC marks the batch with an error that the API shows in the log only.
+                self._log(each["journal"], "Error", error.message)
+            else:
+                self._log(each["journal"], "Success")
         return len(due)
+
+    def _log(self, journal: str, status: str, error: str = "") -> None:
+        batch = self._books.row("SELECT company FROM journals WHERE id = ?", journal)
+        now = self._books.moment()
+        said = {"started": now, "status": status, "error": error, "modified": now}
+        company = batch["company"] if batch else ""
+        self._books.insert("posting_log", {"id": str(uuid4()), "company": company, **said})
 
     def _post_now(self, journal: str) -> None:
         batch = self._books.row("SELECT * FROM journals WHERE id = ?", journal)
@@ -66,7 +76,7 @@ class Posting:
     def _check(self, batch: dict[str, Any], lines: list[dict[str, Any]]) -> None:
         for line in lines:
             if not line["document_number"]:
-                raise refused(f"Document No. must have a value in line {line['line_number']}.")
+                raise misfilled(f"Document No. must have a value in line {line['line_number']}.")
             self._check_date(batch, line)
             try:
                 self._check_account(batch, line)

@@ -1,5 +1,6 @@
 """The tables of Xledger, its set-up, and the view of an auditor."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +65,8 @@ class Settings(books.Settings):
     reference_length: int = 25  # unpublished
     text_length: int = 60  # unpublished
     # Import and posting
+    # unconfirmed: which rows of an entity are one voucher
+    vouchers_by: Literal["source-and-number", "number"] = "source-and-number"
     balance: Literal["import", "posting", "never"] = "posting"  # unconfirmed
     unknown_codes: Literal["import", "posting"] = "posting"
     # unconfirmed; what is left out is told beside the data of the rest, or in its place
@@ -137,6 +140,12 @@ class Books(books.Books[Settings]):
     def moment(self, seconds_ahead: float = 0) -> str:
         """Return the vendor's time as Xledger writes it: local, without a zone [C]."""
         return self.local(seconds_ahead).strftime("%Y-%m-%dT%H:%M:%S")
+
+    def voucher_of(self, row: Mapping[str, Any]) -> tuple[str, int]:
+        """Return which voucher of its entity a row belongs to; the number comes last."""
+        by_number = self.settings.vouchers_by == "number"
+        source = "" if by_number else row.get("transactionSource") or ""
+        return source, row.get("trRegNumber") or 0
 
     def new_id(self) -> int:
         """Return the next of the ids, which all kinds of rows share."""

@@ -27,7 +27,7 @@ class Importing:
             raise XledgerError(f"A mutation takes at most {limit} nodes.", "BAD_REQUEST")
         inputs, rows, refusals = self._sorted_out(inputs)
         if self._books.settings.balance == "import":
-            _demand_balance(rows)
+            self._demand_balance(rows)
         wanted = list(zip(inputs, rows, strict=True))
         with self._books.transaction():
             edges = [
@@ -126,6 +126,14 @@ class Importing:
         sql = f"SELECT 1 FROM {table} WHERE entity = ? AND code = ? {further}"  # noqa: S608 - our own names
         return self._books.row(sql, self._entity, code) is not None
 
+    def _demand_balance(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        sums: defaultdict[tuple[str, int], Decimal] = defaultdict(Decimal)
+        for row in rows:
+            sums[self._books.voucher_of(row)] += Decimal(row["amount"])
+        for (_, number), total in sums.items():
+            if total:
+                raise invalid(out_of_balance(number, total))
+
     def _stage(self, row: Mapping[str, Any]) -> dict[str, Any]:
         now = self._books.moment()
         stamp = {"dbId": self._books.new_id(), "createdAt": now, "modifiedAt": now}
@@ -143,17 +151,9 @@ def as_node(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def unbalanced(rows: Sequence[Mapping[str, Any]]) -> dict[int | None, Decimal]:
-    """Return the sums, by trRegNumber, that are not zero."""
-    sums: defaultdict[int | None, Decimal] = defaultdict(Decimal)
-    for row in rows:
-        sums[row.get("trRegNumber")] += Decimal(row["amount"])
-    return {number: total for number, total in sums.items() if total}
-
-
-def _demand_balance(rows: Sequence[Mapping[str, Any]]) -> None:
-    for number, total in unbalanced(rows).items():
-        raise invalid(f"Voucher {number} is out of balance by {total}.")
+def out_of_balance(number: int, total: Decimal) -> str:
+    """Return what is said of a voucher whose lines do not sum to 0."""
+    return f"Voucher {number} is out of balance by {total}."
 
 
 def _amount(row: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """The posting job: from staged rows to journal entries, a voucher at a time."""
 
 import asyncio
-from itertools import groupby
+from collections import defaultdict
+from decimal import Decimal
 from typing import Any
 
 from sandbox.vendors.xledger.books import Books
-from sandbox.vendors.xledger.importing import Importing, unbalanced
+from sandbox.vendors.xledger.importing import Importing, out_of_balance
 
 
 class Posting:
@@ -30,23 +31,21 @@ class Posting:
                 return self._arrive()
 
     def _judge_all(self) -> None:
-        staged = self._books.rows(
-            "SELECT * FROM items WHERE state = 'staged' ORDER BY entity, trRegNumber, dbId"
-        )
+        staged = self._books.rows("SELECT * FROM items WHERE state = 'staged' ORDER BY dbId")
+        vouchers: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+        for row in staged:
+            vouchers[row["entity"], *self._books.voucher_of(row)].append(row)
         self._books.write("DELETE FROM errors")
-        for _, voucher in groupby(staged, key=lambda row: (row["entity"], row["trRegNumber"])):
-            self._judge(list(voucher))
+        for _, voucher in sorted(vouchers.items()):
+            self._judge(voucher)
 
     def _judge(self, voucher: list[dict[str, Any]]) -> None:
         check = Importing(self._books, voucher[0]["entity"])
         reasons = {row["dbId"]: reason for row in voucher if (reason := check.reason(row))}
         if not reasons and self._books.settings.balance == "posting":
-            totals = unbalanced(voucher)
-            reasons = {
-                row["dbId"]: f"Voucher {row['trRegNumber']} is out of balance by {total}."
-                for row in voucher
-                for total in totals.values()
-            }
+            total = sum(Decimal(row["amount"]) for row in voucher)
+            why = out_of_balance(voucher[0]["trRegNumber"], Decimal(total))
+            reasons = {row["dbId"]: why for row in voucher if total}
         for row in voucher:
             if row["dbId"] in reasons:
                 self._refuse(row, reasons[row["dbId"]])

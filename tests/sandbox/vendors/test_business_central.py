@@ -64,7 +64,8 @@ class Club:
     async def sign_in(self) -> None:
         own = {"client_id": f"client-{self.id}", "client_secret": "of this club"}
         reply = await self.http.post(TOKEN, data={**CREDENTIALS, **own})
-        self.headers = {"Authorization": f"Bearer {reply.json()['access_token']}"}
+        token = reply.json()["access_token"]
+        self.headers = {"Authorization": f"Bearer {token}", "Accept-Language": "en-US"}
 
     async def change(self, **wishes: Any) -> None:
         await self.simulator.order("setup", {"companies": [{"id": self.id, **wishes}]})
@@ -458,7 +459,7 @@ async def test_an_account_that_is_blocked_takes_no_lines_and_no_posting(club: Cl
     await club.change(accounts=[{"number": "7140", "blocked": True}])
     insert = await club.ask("POST", "journals", {"code": "KVITT-B", "journalLines": claim()})
     posting = await club.post(journal)
-    assert error_of(insert) == error_of(posting) == (400, "Application_DialogException")
+    assert error_of(insert) == error_of(posting) == (400, "Application_FieldValidationException")
     assert await club.entries() == []
 
 
@@ -496,6 +497,55 @@ async def test_a_number_series_refuses_our_numbers_and_leaves_no_blank_line(club
     journal = await club.posted(claim(documentNumber="JNL-0002"), "KVITT-B")
     assert "No. Series" in refused.json()["error"]["message"]
     assert await club.lines(journal) == []
+
+
+async def test_the_job_queue_keeps_a_log_of_what_it_posted_and_of_what_it_could_not(
+    club: Club,
+) -> None:
+    await club.simulator.settings(post_with_job_queue=True, job_queue_seconds=60)
+    await club.posted(claim())
+    await club.posted([line(1)], "KVITT-B")
+    assert (await club.ask("GET", "jobQueueLogEntries")).json()["value"] == []
+    await club.simulator.run_jobs()
+    options = {"filter": "objectIdToRun eq 250", "select": "status,errorMessage"}
+    logged = (await club.ask("GET", "jobQueueLogEntries", **options)).json()["value"]
+    said = sorted((each["status"], each["errorMessage"]) for each in logged)
+    assert [status for status, _ in said] == ["Error", "Success"]
+    assert "out of balance" in said[0][1]
+    await club.simulator.settings(has_job_queue_log=False)
+    missing = await club.ask("GET", "jobQueueLogEntries")
+    assert error_of(missing) == (404, "BadRequest_ResourceNotFound")
+
+
+@pytest.mark.parametrize(
+    ("asked", "honours", "said"),
+    [
+        ("en-US", True, "There is nothing to post."),
+        ("", True, "Det er ingenting å bokføre."),
+        ("en-US", False, "Det er ingenting å bokføre."),
+    ],
+)
+async def test_messages_come_in_the_language_that_is_asked_for_or_in_the_companys_own(
+    club: Club, asked: str, said: str, *, honours: bool
+) -> None:
+    await club.simulator.settings(honours_accept_language=honours)
+    club.headers["Accept-Language"] = asked
+    reply = await club.post(await club.journal())
+    assert reply.json()["error"]["message"].startswith(said)
+    assert error_of(reply) == (400, "Application_DialogException")
+
+
+async def test_each_operation_of_a_batch_asks_for_its_language(club: Club) -> None:
+    journal = await club.journal()
+    address = f"companies({club.id})/journals({journal})/Microsoft.NAV.post"
+    operations = [
+        {"id": str(n), "method": "POST", "url": address, "headers": headers}
+        for n, headers in enumerate([{"Accept-Language": "en-US"}, {}])
+    ]
+    reply = await club.batch(operations, Prefer="odata.continue-on-error")
+    english, own = (each["body"]["error"]["message"] for each in reply.json()["responses"])
+    assert english.startswith("There is nothing to post.")
+    assert own.startswith("Det er ingenting å bokføre.")
 
 
 async def test_an_error_may_surface_after_the_ledger_is_committed(club: Club) -> None:

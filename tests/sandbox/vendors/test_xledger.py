@@ -307,6 +307,31 @@ async def test_balance_and_codes_may_be_checked_at_the_import_instead(theatre: T
     assert await theatre.nodes(STAGED) == []
 
 
+@pytest.mark.parametrize("vouchers_by", ["source-and-number", "number"])
+async def test_rows_of_one_number_are_one_voucher_perhaps_whatever_their_source(
+    theatre: Theatre, vouchers_by: str
+) -> None:
+    await theatre.simulator.settings(vouchers_by=vouchers_by)
+    good = claim(transactionSource={"code": "KV"})
+    bad = node("7.00", account="9999", transactionSource={"code": "KW"})
+    await theatre.add([*good, bad])
+    await theatre.simulator.run_jobs()
+    together = vouchers_by == "number"
+    assert len(await theatre.nodes(POSTED)) == (0 if together else 2)
+    assert len(await theatre.nodes(STAGED)) == (3 if together else 1)
+
+
+async def test_rows_of_one_source_and_number_are_one_voucher_whoever_sent_them(
+    theatre: Theatre,
+) -> None:
+    own = {"transactionSource": {"code": "KV"}}
+    await theatre.add(claim(**own))
+    await theatre.add([node("7.00", account="9999", **own)])
+    await theatre.simulator.run_jobs()
+    assert len(await theatre.nodes(POSTED)) == 0
+    assert len(await theatre.nodes(STAGED)) == 3
+
+
 async def test_balance_may_never_be_checked(theatre: Theatre) -> None:
     await theatre.simulator.settings(balance="never")
     await theatre.add([node("1.00")])
