@@ -22,6 +22,8 @@ from rich.table import Table
 
 from cli import files, mapping, scheduler
 from cli.facts import facts
+from cli.health import health
+from cli.health import mode as set_mode
 from cli.ledger import open_ledger as _ledger
 from cli.server import demand_server, never_start_one
 from kvitt import planning, sync
@@ -59,6 +61,8 @@ app.add_typer(records, name="records", no_args_is_help=True)
 mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
 app.add_typer(mappings, name="mapping", no_args_is_help=True)
 app.command()(facts)
+app.command()(health)
+app.command("mode")(set_mode)
 second_scheduler = typer.Typer(help="The second scheduler: pg_cron, in the database.")
 app.add_typer(second_scheduler, name="scheduler", no_args_is_help=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from kvitt.ports import Vendor
+from kvitt.ports import Habits, Vendor
 from kvitt.vendors import business_central, dataverse, xledger
 from kvitt.vendors.business_central import BusinessCentral, BusinessCentralSettings
 from kvitt.vendors.dataverse import Dataverse, DataverseSettings
@@ -54,7 +54,8 @@ class Kind(Generic[S]):
 
     `rows` shows a voucher as the vendor is sent it, a row a line; `objection` says why the vendor
     would not take it, or None. `mapping_objections` says what of a mapping can never work there,
-    and where in the mapping that stands. Nothing is asked for any of them.
+    and where in the mapping that stands. `habits` are those of each client. Nothing is asked for
+    any of them.
     """
 
     settings: type[S]
@@ -62,6 +63,7 @@ class Kind(Generic[S]):
     rows: Callable[[Period, Voucher], list[dict[str, Any]]]
     objection: Callable[[Period, Voucher], str | None]
     mapping_objections: Callable[[Declaration], list[tuple[Path, str]]]
+    habits: Habits
 
 
 VENDORS: Mapping[str, Kind[Any]] = {
@@ -71,6 +73,7 @@ VENDORS: Mapping[str, Kind[Any]] = {
         business_central.rows,
         business_central.objection,
         business_central.mapping_objections,
+        BusinessCentral.habits,
     ),
     "dataverse": Kind(
         DataverseSettings,
@@ -78,6 +81,7 @@ VENDORS: Mapping[str, Kind[Any]] = {
         dataverse.rows,
         dataverse.objection,
         dataverse.mapping_objections,
+        Dataverse.habits,
     ),
     "xledger": Kind(
         XledgerSettings,
@@ -85,5 +89,6 @@ VENDORS: Mapping[str, Kind[Any]] = {
         xledger.rows,
         xledger.objection,
         xledger.mapping_objections,
+        Xledger.habits,
     ),
 }

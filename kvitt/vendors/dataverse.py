@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.domain.errors import Refused, TurnedAway, Uncertain, Unsent, VendorError
 from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals, minor_units
 from kvitt.domain.reconcile import compare
@@ -48,6 +48,7 @@ from kvitt.vendors.http import (
     Complaint,
     Declined,
     Http,
+    Line,
     Patience,
     Purpose,
     retry_after,
@@ -242,6 +243,7 @@ class Dataverse:
         chunk_lines=100,
         settle=timedelta(minutes=2),
         at_once=_AT_ONCE,
+        probe_requests=3,
         allowance=None,
     )
 
@@ -252,6 +254,7 @@ class Dataverse:
         *,
         patience: Patience = PATIENCE,
         budget: Budget | None = None,
+        line: Line | None = None,
     ) -> None:
         self._settings = settings
         self._columns = settings.columns
@@ -262,6 +265,8 @@ class Dataverse:
             budget=budget,
             at_once=self.habits.at_once,
             allowance=self.habits.allowance,
+            line=line,
+            principal=settings.client_id,
         )
         scope = settings.scope or f"{settings.api_url}/.default"
         self._entra = Entra(settings, scope, self._http)
@@ -283,6 +288,11 @@ class Dataverse:
     def requests(self) -> Mapping[str, int]:
         """Requests spent so far, by purpose."""
         return self._http.requests
+
+    @property
+    def limit(self) -> TurnedAway | None:
+        """How a limit turned us away the last time, if one did."""
+        return self._http.limit
 
     # -- writing -----------------------------------------------------------------------------------
 
