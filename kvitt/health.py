@@ -88,7 +88,8 @@ async def look(
     Raises LedgerUnavailable and LedgerRefused. `chance`, from 0 to 1, spreads the next ones.
     """
     known = await ledger.read_connections(allowances(habits), None, None)
-    if changed := [new for each in known if (new := each.changed_default)]:
+    ours = [each for each in known if each.vendor in habits]
+    if changed := [new for each in ours if (new := each.changed_default)]:
         await ledger.enrol_connections(changed)
     claim = uuid4()
     due = await ledger.claim_probes(claim, habits, BETWEEN_PROBES)

@@ -96,28 +96,41 @@ alter table kvitt.connection_changes enable row level security;
 grant select on kvitt.connections, kvitt.vendor_modes, kvitt.connection_changes to service_role;
 
 -- Since when, and the history: whoever changes a connection.
-create function kvitt.keep_change() returns trigger
+create function kvitt.date_change() returns trigger
 language plpgsql set search_path = '' as $$
 begin
-  if tg_op = 'UPDATE' and new.mode <> old.mode then
+  if new.mode <> old.mode then
     new.mode_since := now();
   end if;
-  if tg_op = 'INSERT' or (new.mode, new.mode_by, new.mode_reason)
-                         <> (old.mode, old.mode_by, old.mode_reason) then
-    insert into kvitt.connection_changes
-      (vendor, connection, what, was, became, reason, who, told_at)
-    values (new.vendor, new.connection, 'mode', case when tg_op = 'UPDATE' then old.mode::text end,
-      new.mode, new.mode_reason, new.mode_by, case when tg_op = 'INSERT' then now() end);
-  end if;
-  if tg_op = 'UPDATE' and new.state <> old.state then
+  if new.state <> old.state then
     new.state_since := now();
-    insert into kvitt.connection_changes (vendor, connection, what, was, became, reason, who)
-    values (new.vendor, new.connection, 'state', old.state, new.state, new.why, 'kvitt');
   end if;
   return new;
 end $$;
 
-create trigger keep_change before insert or update on kvitt.connections
+create trigger date_change before update on kvitt.connections
+  for each row execute function kvitt.date_change();
+
+create function kvitt.keep_change() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if tg_op = 'INSERT' then
+    insert into kvitt.connection_changes (vendor, connection, what, became, reason, who, told_at)
+    values (new.vendor, new.connection, 'mode', new.mode, new.mode_reason, new.mode_by, now());
+    return null;
+  end if;
+  if (new.mode, new.mode_by, new.mode_reason) <> (old.mode, old.mode_by, old.mode_reason) then
+    insert into kvitt.connection_changes (vendor, connection, what, was, became, reason, who)
+    values (new.vendor, new.connection, 'mode', old.mode, new.mode, new.mode_reason, new.mode_by);
+  end if;
+  if new.state <> old.state then
+    insert into kvitt.connection_changes (vendor, connection, what, was, became, reason, who)
+    values (new.vendor, new.connection, 'state', old.state, new.state, new.why, 'kvitt');
+  end if;
+  return null;
+end $$;
+
+create trigger keep_change after insert or update on kvitt.connections
   for each row execute function kvitt.keep_change();
 
 -- ---------------------------------------------------------------------------------------------
@@ -130,7 +143,7 @@ create function kvitt.read_connections(
   p_allowances jsonb default '{}', p_vendor text default null, p_connection text default null
 ) returns jsonb
 language sql stable security definer set search_path = '' as $$
-  select coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object(
+  select coalesce(jsonb_agg(coalesce(to_jsonb(c), '{}') || jsonb_build_object(
            'vendor', u.vendor, 'connection', u.connection,
            'requests', l.requests, 'probe_share', l.probe_share, 'now', now())
            order by u.vendor, u.connection), '[]')
