@@ -1,8 +1,8 @@
 """How long one run of the flow `health` takes with a thousand connections, and what it asks.
 
-All of it is real but the vendor, which answers after 50 ms: the flow in a warm worker, the blocks on
-a Prefect server, the ledger. The first run fetches tokens; later ones have them still. Between two
-runs a quarter of an hour is made to pass in the ledger.
+All of it is real but the vendor, which answers after 50 ms: the flow in a warm worker, the blocks
+on a Prefect server, the ledger. The first run fetches tokens; later ones have them still. Between
+two runs a quarter of an hour is made to pass in the ledger.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def measure(say: Callable[[str], None]) -> Figures:
         url = home.serve("probed", [sys.executable, "-m", "benchmarks.probed_vendor"]).url
         say(f"saving {_COUNT:,} connections")
         stack.run_python("-m", "benchmarks.connections", given={"url": url, "count": _COUNT})
-        worker = Usage(stack.prefect.start_worker(POOL).pid)
+        worker = Usage(pid=stack.prefect.start_worker(POOL).pid)
         runs = [_run(stack, url, worker, say) for _ in range(_RUNS)]
     return Figures(table=_table(runs), figures=_figures(runs))
 
