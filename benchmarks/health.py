@@ -7,6 +7,7 @@ two runs a quarter of an hour is made to pass in the ledger.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from sandbox.stack import POOL, Stack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_COUNT = 1_000
+_AT_ONCE = 250
 _RUNS = 3
 
 
@@ -40,7 +41,7 @@ class Run:
 
 
 def measure(say: Callable[[str], None]) -> Figures:
-    """Save the connections, and look at all of them several times."""
+    """Save the connections, and look at all of them several times; CONNECTIONS=100 for fewer."""
     with Home.open("bench-health") as home:
         stack = Stack.start(home, say=say)
         stack.set_up(say=say)
@@ -48,8 +49,11 @@ def measure(say: Callable[[str], None]) -> Figures:
         stack.run("prefect", "--no-prompt", "deploy", "--all")
         _no_schedules(stack)
         url = home.serve("probed", [sys.executable, "-m", "benchmarks.probed_vendor"]).url
-        say(f"saving {_COUNT:,} connections")
-        stack.run_python("-m", "benchmarks.connections", given={"url": url, "count": _COUNT})
+        count = int(os.environ.get("CONNECTIONS", "1000"))
+        say(f"saving {count:,} connections")
+        for first in range(0, count, _AT_ONCE):
+            given = {"url": url, "first": first, "count": min(first + _AT_ONCE, count)}
+            stack.run_python("-m", "benchmarks.connections", given=given)
         worker = Usage(pid=stack.prefect.start_worker(POOL).pid)
         runs = [_run(stack, url, worker, say) for _ in range(_RUNS)]
     return Figures(table=_table(runs), figures=_figures(runs))

@@ -169,8 +169,8 @@ def _unasked(due: Due, why: str, spent: Mapping[str, int] | None = None) -> Prob
 def _words_of_spent(due: Due) -> str:
     grant = due.grant
     return (
-        f"the budget for {grant.month:%Y-%m} has nothing left for probes ({grant.counted:,} of "
-        f"{grant.allowance or 0:,} requests are spent). Exports go on"
+        f"the budget for {grant.month:%Y-%m} has nothing left for probes, beside what exports need "
+        f"({grant.counted:,} of {grant.allowance or 0:,} requests are spent). Exports go on"
     )
 
 

@@ -176,6 +176,23 @@ $$;
 -- ---------------------------------------------------------------------------------------------
 -- Probes
 
+-- Whether probes leave to exports what those will need this month, by their pace and by what they
+-- needed in the last one: with it, they stay below the warning.
+create function kvitt.probes_fit(p_vendor text, p_connection text, p_allowance bigint)
+returns boolean
+language sql stable set search_path = '' as $$
+  select l.requests is null or coalesce(sum(b.probes) filter (where b.month = kvitt.this_month()), 0)
+           + coalesce(max((b.requests - b.probes) * case when b.month < kvitt.this_month() then 1
+               else extract(epoch from kvitt.end_of_month(b.month) - b.month at time zone 'UTC')
+                    / greatest(86400, extract(epoch from now() - b.month at time zone 'UTC')) end),
+             0)
+         < l.requests * l.warn_from
+    from kvitt.budget_limits(p_vendor, p_connection, p_allowance) l
+    left join kvitt.budgets b on (b.vendor, b.connection) = (p_vendor, p_connection)
+     and b.month >= kvitt.this_month() - interval '1 month'
+   group by l.requests, l.warn_from
+$$;
+
 -- Hands out the probes that are due, and reserves what they may spend, for one prober: active
 -- connections whose time has come, and passive ones whose limit may be over. Each has a probe at most
 -- in p_every, whoever asks, and also where a prober dies; none that an export uses just now, since
@@ -206,9 +223,11 @@ begin
   return (
     select coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object('grant', kvitt.reserve_requests(
              c.reservation, c.vendor, c.connection, true,
-             (p_vendors #>> array[c.vendor, 'requests'])::bigint, '{}',
-             (p_vendors #>> array[c.vendor, 'allowance'])::bigint))), '[]')
-      from (select * from kvitt.connections where claim = p_claim
+             case when kvitt.probes_fit(c.vendor, c.connection, c.allowance)
+                  then (p_vendors #>> array[c.vendor, 'requests'])::bigint else 0 end,
+             '{}', c.allowance))), '[]')
+      from (select *, (p_vendors #>> array[vendor, 'allowance'])::bigint as allowance
+              from kvitt.connections where claim = p_claim
              order by vendor, connection) c);
 end $$;
 

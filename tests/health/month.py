@@ -231,7 +231,8 @@ class Month:
         self.ledger = SupabaseLedger(self.project)  # pyright: ignore[reportArgumentType] - what of a client it uses
 
     def _client(self, budget: Any) -> Client:
-        told = SIMULATORS[self.scenario.vendor].connect("http://127.0.0.1:1", "10001")
+        simulator = SIMULATORS[self.scenario.vendor]
+        told = simulator.connect("http://127.0.0.1:1", simulator.company_of(1))
         kind = VENDORS[self.scenario.vendor]
         clock = (
             {"now": lambda: self.world.now}

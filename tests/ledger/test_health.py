@@ -462,10 +462,25 @@ async def test_probes_stop_at_their_share_and_that_says_nothing_of_the_connectio
     assert [await it.is_probed(after=QUARTER) for _ in range(3)] == [True, True, False]
     seen = await it.seen()
     assert seen.state is HEALTHY
-    assert "nothing left for probes (3 of 60 requests are spent)" in (seen.unasked or "")
+    assert "(3 of 60 requests are spent). Exports go on" in (seen.unasked or "")
     assert not await it.is_probed(after=QUARTER)  # it is looked at again in an hour
     [spent] = [b for b in await it.ledger.read_budgets("company-0") if b.vendor == it.vendor]
     assert spent.counted == 3
+
+
+async def test_where_exports_will_need_the_rest_of_the_month_nothing_is_probed(
+    ward: Ward,
+) -> None:
+    it = await ward(limits={"budget": {"requests": 100_000}})
+    assert await it.is_probed()
+    month = timedelta(days=31)
+    it.database.execute(
+        "insert into kvitt.budgets (vendor, connection, month, requests)"
+        " values (%s, 'company-0', (kvitt.this_month() - interval '1 month'), 90000)",
+        [it.vendor],
+    )
+    assert not await it.is_probed(after=month)
+    assert "Exports go on" in ((await it.seen()).unasked or "")
 
 
 async def test_what_a_probe_reserves_and_does_not_need_is_given_back(ward: Ward) -> None:
