@@ -723,12 +723,24 @@ def apply(
         async with _ledger(project) as ledger:
             await ledger.name_deployments(await deployment_ids(project))
         _show_plan([step for step in steps if step.name not in failed])
-        for name in await apply_automations() + await _apply_notifications(notify):
+        applied = await apply_automations() + await _apply_passive()
+        for name in applied + await _apply_notifications(notify):
             out.print(f"[green]+[/] automation {name}")
         if not_aligned is not None:
             raise not_aligned
 
     _run(work())
+
+
+async def _apply_passive() -> list[str]:
+    from deployments.automations import apply_passive_after_limit  # noqa: PLC0415 - Prefect is slow
+
+    created = await apply_passive_after_limit()
+    if created is None:
+        err.print("a connection that turns us away by a limit is not set passive yet, since there")
+        err.print("is no deployment set-mode/kvitt: prefect --no-prompt deploy --all, then again")
+        return []
+    return created
 
 
 async def _apply_notifications(named: str | None) -> list[str]:
