@@ -294,6 +294,10 @@ class Dataverse:
         """How a limit turned us away the last time, if one did."""
         return self._http.limit
 
+    def at_most(self, at_once: int) -> None:
+        """Make at most so many requests at a time, from now on; nothing is under way yet."""
+        self._http.at_most(at_once)
+
     # -- writing -----------------------------------------------------------------------------------
 
     def objection(self, period: Period, voucher: Voucher) -> str | None:
