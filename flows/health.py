@@ -75,4 +75,6 @@ async def _show(key: str, markdown: str) -> None:
         if there:
             await prefect.update_artifact(there[0].id, ArtifactUpdate(data=markdown))
             return
-    await acreate_markdown_artifact(key, markdown, description="How each connection is (UTC)")
+    await acreate_markdown_artifact(
+        key=key, markdown=markdown, description="How each connection is (UTC)"
+    )
