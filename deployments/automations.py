@@ -6,7 +6,7 @@ They are named, and applied by name: one that is there is brought into line, not
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
 from prefect.events.actions import RunDeployment, SendNotification
@@ -66,10 +66,12 @@ def passive_after_limit(deployment: UUID) -> AutomationCore:
 
     `deployment` is the one of the flow `set-mode`.
     """
-    templates = {
+    told: dict[str, Any] = {
         name: {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{field} }}}}"}
         for name, field in _FROM_THE_EVENT.items()
     }
+    # A template gives text, and this is a number.
+    told["retry_after_seconds"] = {"__prefect_kind": "json", "value": told["retry_after_seconds"]}
     return AutomationCore(
         name="kvitt: passive after a limit",
         description="A connection that turned us away by a limit is not probed for a cool-down.",
@@ -86,7 +88,7 @@ def passive_after_limit(deployment: UUID) -> AutomationCore:
                 source="selected",
                 deployment_id=deployment,
                 job_variables=None,
-                parameters={**templates, "mode": "passive", "by": "automation"},
+                parameters={**told, "mode": "passive", "by": "automation"},
                 schedule_after=timedelta(0),
             )
         ],

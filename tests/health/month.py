@@ -234,11 +234,10 @@ class Month:
         simulator = SIMULATORS[self.scenario.vendor]
         told = simulator.connect("http://127.0.0.1:1", simulator.company_of(1))
         kind = VENDORS[self.scenario.vendor]
-        clock = (
-            {"now": lambda: self.world.now}
-            if self.scenario.vendor == "xledger"
-            else {"clock": self._seconds}
-        )
+        clocks = {
+            "xledger": {"now": lambda: self.world.now},
+            "business-central": {"clock": self._seconds},
+        }
         make: Any = kind.client
         return make(
             kind.settings.model_validate(told),
@@ -246,7 +245,7 @@ class Month:
             patience=ONCE,
             budget=budget,
             line=self.line,
-            **clock,
+            **clocks.get(self.scenario.vendor, {}),
         )
 
     def _seconds(self) -> float:
