@@ -6,7 +6,7 @@ They are named, and applied by name: one that is there is brought into line, not
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect.client.orchestration import get_client
 from prefect.events.actions import RunDeployment, SendNotification
@@ -51,7 +51,8 @@ CRASHED = AutomationCore(
 AUTOMATIONS: Sequence[AutomationCore] = (CRASHED,)
 
 _SET_MODE = "set-mode/kvitt"
-# What `set-mode` is told: from the event, whose fields are given in each.
+# What `set-mode` is told, by the field of the event that has it. A template of one expression keeps
+# the kind of its value.
 _FROM_THE_EVENT = {
     "vendor": "vendor",
     "connection": "connection",
@@ -66,12 +67,7 @@ def passive_after_limit(deployment: UUID) -> AutomationCore:
 
     `deployment` is the one of the flow `set-mode`.
     """
-    told: dict[str, Any] = {
-        name: {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{field} }}}}"}
-        for name, field in _FROM_THE_EVENT.items()
-    }
-    # A template gives text, and this is a number.
-    told["retry_after_seconds"] = {"__prefect_kind": "json", "value": told["retry_after_seconds"]}
+    told = {name: f"{{{{ event.payload.{field} }}}}" for name, field in _FROM_THE_EVENT.items()}
     return AutomationCore(
         name="kvitt: passive after a limit",
         description="A connection that turned us away by a limit is not probed for a cool-down.",
