@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks import drift, export, memory
+from benchmarks import drift, export, health, memory
 
 if TYPE_CHECKING:
     from benchmarks.figures import Benchmark
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BENCHMARKS: dict[str, Benchmark] = {
     "drift": drift.measure,
     "export": export.measure,
+    "health": health.measure,
     "memory": memory.measure,
 }
 """One line a benchmark: its name, and the function that runs it."""

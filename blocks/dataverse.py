@@ -8,11 +8,14 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
 
 from kvitt.domain.integrations import Timeouts
+from kvitt.health import TIMEOUTS
 from kvitt.vendors import dataverse as vendor
+from kvitt.vendors.http import ONCE
 
 if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
     from kvitt.ports import Budget
+    from kvitt.vendors.http import Line
 
 
 class Dataverse(Block):
@@ -71,6 +74,10 @@ class Dataverse(Block):
     def open_for(self, integration: Integration, budget: Budget) -> vendor.Dataverse:
         """Return the client of an integration: an async context manager, no request made yet."""
         return vendor.Dataverse(self._settings(), integration.timeouts, budget=budget)
+
+    def open_to_probe(self, budget: Budget, line: Line) -> vendor.Dataverse:
+        """Return a client that asks once, over a line that it shares with others."""
+        return vendor.Dataverse(self._settings(), TIMEOUTS, patience=ONCE, budget=budget, line=line)
 
     async def check(self) -> str:
         """Ask for a sign of life, at the cost of a token and a request that no budget counts.

@@ -8,11 +8,14 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, SecretStr
 
 from kvitt.domain.integrations import Timeouts
+from kvitt.health import TIMEOUTS
 from kvitt.vendors import xledger as vendor
+from kvitt.vendors.http import ONCE
 
 if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
     from kvitt.ports import Budget
+    from kvitt.vendors.http import Line
 
 
 class Xledger(Block):
@@ -54,6 +57,10 @@ class Xledger(Block):
     def open_for(self, integration: Integration, budget: Budget) -> vendor.Xledger:
         """Return the client of an integration: an async context manager, no request made yet."""
         return vendor.Xledger(self._settings(), integration.timeouts, budget=budget)
+
+    def open_to_probe(self, budget: Budget, line: Line) -> vendor.Xledger:
+        """Return a client that asks once, over a line that it shares with others."""
+        return vendor.Xledger(self._settings(), TIMEOUTS, patience=ONCE, budget=budget, line=line)
 
     async def check(self) -> str:
         """Ask for a sign of life, at the cost of one request that no budget counts.

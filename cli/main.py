@@ -22,6 +22,8 @@ from rich.table import Table
 
 from cli import files, mapping, scheduler
 from cli.facts import facts
+from cli.health import health
+from cli.health import mode as set_mode
 from cli.ledger import open_ledger as _ledger
 from cli.server import demand_server, never_start_one
 from kvitt import planning, sync
@@ -59,6 +61,8 @@ app.add_typer(records, name="records", no_args_is_help=True)
 mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
 app.add_typer(mappings, name="mapping", no_args_is_help=True)
 app.command()(facts)
+app.command()(health)
+app.command("mode")(set_mode)
 second_scheduler = typer.Typer(help="The second scheduler: pg_cron, in the database.")
 app.add_typer(second_scheduler, name="scheduler", no_args_is_help=True)
 
@@ -721,12 +725,24 @@ def apply(
         async with _ledger(project) as ledger:
             await ledger.name_deployments(await deployment_ids(project))
         _show_plan([step for step in steps if step.name not in failed])
-        for name in await apply_automations() + await _apply_notifications(notify):
+        applied = await apply_automations() + await _apply_passive()
+        for name in applied + await _apply_notifications(notify):
             out.print(f"[green]+[/] automation {name}")
         if not_aligned is not None:
             raise not_aligned
 
     _run(work())
+
+
+async def _apply_passive() -> list[str]:
+    from deployments.automations import apply_passive_after_limit  # noqa: PLC0415 - Prefect is slow
+
+    created = await apply_passive_after_limit()
+    if created is None:
+        err.print("a connection that turns us away by a limit is not set passive yet, since there")
+        err.print("is no deployment set-mode/kvitt: prefect --no-prompt deploy --all, then again")
+        return []
+    return created
 
 
 async def _apply_notifications(named: str | None) -> list[str]:

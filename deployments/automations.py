@@ -50,6 +50,57 @@ CRASHED = AutomationCore(
 
 AUTOMATIONS: Sequence[AutomationCore] = (CRASHED,)
 
+_SET_MODE = "set-mode/kvitt"
+# What `set-mode` is told, by the field of the event that has it. A template of one expression keeps
+# the kind of its value.
+_FROM_THE_EVENT = {
+    "vendor": "vendor",
+    "connection": "connection",
+    "reason": "text",
+    "retry_after_seconds": "retry_after_seconds",
+    "project": "project",
+}
+
+
+def passive_after_limit(deployment: UUID) -> AutomationCore:
+    """Return the automation that has a connection not probed that turned us away by a limit.
+
+    `deployment` is the one of the flow `set-mode`.
+    """
+    told = {name: f"{{{{ event.payload.{field} }}}}" for name, field in _FROM_THE_EVENT.items()}
+    return AutomationCore(
+        name="kvitt: passive after a limit",
+        description="A connection that turned us away by a limit is not probed for a cool-down.",
+        trigger=EventTrigger(
+            expect={"kvitt.connection.rate-limited"},
+            match=ResourceSpecification({"prefect.resource.id": "kvitt.connection.*"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            RunDeployment(
+                source="selected",
+                deployment_id=deployment,
+                job_variables=None,
+                parameters={**told, "mode": "passive", "by": "automation"},
+                schedule_after=timedelta(0),
+            )
+        ],
+    )
+
+
+async def apply_passive_after_limit() -> list[str] | None:
+    """Apply that automation; returns its name if it is new, None where there is no `set-mode`."""
+    async with get_client() as prefect:
+        try:
+            deployment = await prefect.read_deployment_by_name(_SET_MODE)
+        except ObjectNotFound:
+            return None
+    return await apply_automations([passive_after_limit(deployment.id)])
+
+
 # What is told to people, and how the message is headed. The text comes with the event.
 NOTIFICATIONS = {
     "kvitt.period.late": "kvitt: late",

@@ -41,7 +41,8 @@ async def follow_up(project: str = PROJECT) -> State[None]:
     try:
         async with supabase.open() as client:
             ledger = SupabaseLedger(client)
-            async for result in way.follow_up(ledger, partial(open_connection, ledger)):
+            opening = partial(open_connection, ledger, exports=False)
+            async for result in way.follow_up(ledger, opening):
                 if isinstance(result, way.PutOff):
                     put_off.append(result.why)
                 else:

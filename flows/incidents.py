@@ -13,6 +13,8 @@ from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.events.schemas.events import Event, Resource
 
+from kvitt.domain.incidents import IncidentKind
+
 if TYPE_CHECKING:
     from kvitt.domain.incidents import Incident
     from kvitt.ledger import SupabaseLedger
@@ -37,10 +39,15 @@ async def tell(ledger: SupabaseLedger, integration: str | None = None) -> list[I
     return told
 
 
+def _what_is(incident: Incident) -> str:
+    """Name the kind of thing that an incident is about which is about no integration."""
+    return "connection" if incident.kind is IncidentKind.UNHEALTHY else incident.kind
+
+
 async def _emit(incident: Incident) -> None:
     """Hand an event to the server, and wait until it has it: `emit_event` does not."""
     about = incident.integration_id
-    resource = f"integration.{about}" if about else f"{incident.kind}.{incident.subject}"
+    resource = f"integration.{about}" if about else f"{_what_is(incident)}.{incident.subject}"
     event = Event(
         # The same event when it is told twice.
         id=uuid5(NAMESPACE_URL, f"kvitt:{incident.id}:{incident.opened_at}:{incident.event}"),

@@ -167,6 +167,29 @@ class MonthlyBudget:
         )
 
 
+class Allotment:
+    """What was reserved for a client by somebody else, as for a probe (`ports.Budget`).
+
+    A client that is kept gets one grant after the other; each counts by itself.
+    """
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+        self._granted = 0
+
+    def refill(self, granted: int) -> None:
+        """Begin anew, with so many requests."""
+        self.spent, self._granted = Counter(), granted
+
+    async def spend(self, purpose: Purpose, *, allowance: int | None) -> Callable[[], None]:
+        """Take one request out; returns what puts it back. Raises BudgetSpent."""
+        del allowance
+        if self.spent.total() >= self._granted:
+            raise BudgetSpent("no request is left of what was reserved for this probe")
+        self.spent[purpose] += 1
+        return partial(self.spent.subtract, {purpose.value: 1})
+
+
 @asynccontextmanager
 async def open_budget(
     ledger: Ledger, vendor: str, connection: str, *, backfill: bool = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -14,10 +15,10 @@ from kvitt.domain.integrations import Integration
 from kvitt.domain.periods import Period
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from kvitt.domain.budget import Purpose
+    from kvitt.domain.errors import TurnedAway
     from kvitt.domain.follow_ups import FollowUp
+    from kvitt.domain.health import Connection, Heard, Mode
     from kvitt.domain.money import Totals
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.records import TakenRecord
@@ -297,7 +298,8 @@ class Habits:
     not know what came of it. `settle`: how long after a call it may still commit it. `absences`
     readings without it, `gap` apart, mean that it did not arrive. `posts`: staged lines become
     final only when we say so. `allowance`: how many requests a month it documents as included, None
-    for no limit.
+    for no limit. `probe_requests`: how many a probe takes at most, as where a token is renewed
+    first.
     """
 
     chunk_vouchers: int
@@ -309,6 +311,7 @@ class Habits:
     gap: timedelta = field(default_factory=timedelta)
     posts: bool = False
     allowance: int | None = None
+    probe_requests: int = 1
 
 
 Guard = Callable[[], None]
@@ -354,6 +357,11 @@ class Vendor(Protocol):
     @property
     def requests(self) -> Mapping[str, int]:
         """Requests spent so far, by purpose: export, read-back, probe, token."""
+        ...
+
+    @property
+    def limit(self) -> TurnedAway | None:
+        """How a limit turned us away the last time, if one did, even if it was tried again."""
         ...
 
     async def send(
@@ -406,6 +414,81 @@ class Vendor(Protocol):
     async def probe(self) -> None:
         """Ask for a sign of life, with the lightest request that the vendor has."""
         ...
+
+
+# -- health ----------------------------------------------------------------------------------------
+
+
+class Due(BaseModel):
+    """A connection whose probe is due, as claimed by one prober. `trial`: to end the passive mode.
+
+    `grant` is what was reserved for it, under `reservation`. `failures` and `cool_downs` are those
+    in a row so far.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    vendor: str
+    connection: str
+    trial: bool
+    failures: int
+    cool_downs: int
+    reservation: UUID
+    grant: Grant
+
+    @property
+    def name(self) -> str:
+        """Vendor and connection, as people and events name it."""
+        return f"{self.vendor}/{self.connection}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probed:
+    """What came of a probe: what was heard, why, how long until the next one, requests by purpose.
+
+    `limit` is the error of one that a limit turned away.
+    """
+
+    due: Due
+    heard: Heard
+    why: str | None
+    wait: timedelta
+    spent: Mapping[str, int]
+    limit: TurnedAway | None = None
+
+
+class Health(Protocol):
+    """The part of the ledger that knows how connections are. Each call is repeatable."""
+
+    async def read_connections(
+        self, allowances: Mapping[str, int | None], vendor: str | None, connection: str | None
+    ) -> list[Connection]: ...
+    async def enrol_connections(self, modes: Sequence[Mapping[str, str]]) -> None: ...
+    async def claim_probes(
+        self, claim: UUID, habits: Mapping[str, Habits], every: timedelta
+    ) -> list[Due]: ...
+    async def record_probes(self, claim: UUID, probed: Sequence[Probed]) -> None: ...
+    async def note_traffic(
+        self,
+        vendor: str,
+        connection: str,
+        heard: Heard,
+        why: str | None,
+        *,
+        every: timedelta,
+        wait: timedelta,
+    ) -> None: ...
+    async def set_mode(
+        self,
+        vendor: str,
+        connection: str | None,
+        mode: Mode,
+        *,
+        reason: str,
+        by: str,
+        cool_down: timedelta | None = None,
+        cool_downs: int = 0,
+    ) -> int: ...
 
 
 # -- what a vendor posts by itself -----------------------------------------------------------------

@@ -7,6 +7,7 @@ KvittError
 ├── FunctionFailed         the Edge Function did not do its work (`kind` says how)
 ├── VendorError            one call to a vendor that did not succeed
 │   ├── Unsent             known not to have been executed: safe to send again later
+│   │   ├── TurnedAway     the vendor is there, and a limit of its own says not now
 │   │   └── BudgetSpent    it was not even asked, since the month's requests are spent
 │   ├── Uncertain          may have been executed: read back before anything else
 │   └── Refused            the vendor will not have it: never again before a person has mended it
@@ -72,6 +73,10 @@ class Unsent(VendorError):
     def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TurnedAway(Unsent):
+    """A limit of the vendor's turned the call away before it was executed: too many, too often."""
 
 
 class BudgetSpent(Unsent):

@@ -22,12 +22,14 @@ class IncidentKind(StrEnum):
     SILENT = "silent"
     UNREADABLE = "unreadable"
     UNALIGNED = "unaligned"
+    UNHEALTHY = "unhealthy"
 
 
 _ABOUT = {
     IncidentKind.SILENT: "watcher",
     IncidentKind.UNREADABLE: "integration",
     IncidentKind.UNALIGNED: "deployments",
+    IncidentKind.UNHEALTHY: "connection",
 }
 
 

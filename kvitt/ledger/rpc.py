@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
 from kvitt.domain.follow_ups import FollowUp
+from kvitt.domain.health import Connection, ModeChange
 from kvitt.domain.incidents import Incident
 from kvitt.domain.integrations import Integration
 from kvitt.domain.periods import Period
@@ -34,7 +35,7 @@ from kvitt.ledger.rows import (
     Spending,
     Work,
 )
-from kvitt.ports import Chunk, Claim, Grant, Looks
+from kvitt.ports import Chunk, Claim, Due, Grant, Looks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -42,10 +43,11 @@ if TYPE_CHECKING:
 
     from supabase import AsyncClient
 
+    from kvitt.domain.health import Heard, Mode
     from kvitt.domain.incidents import IncidentKind
     from kvitt.domain.money import Totals
     from kvitt.domain.records import Record
-    from kvitt.ports import ColdStart, Intent, Look, Standing, Trigger
+    from kvitt.ports import ColdStart, Habits, Intent, Look, Probed, Standing, Trigger
 
 _CALL_SECONDS = 60
 _RETRY_SECONDS = 30
@@ -356,6 +358,109 @@ class SupabaseLedger:
         """Return what each connection has spent, by month, the latest first."""
         answer = await self._call("read_budgets", p_connection=connection)
         return _read(list[Spending], answer)
+
+    # -- health ------------------------------------------------------------------------------------
+
+    async def read_connections(
+        self,
+        allowances: Mapping[str, int | None],
+        vendor: str | None = None,
+        connection: str | None = None,
+    ) -> list[Connection]:
+        """Return how the connections of enabled integrations are, by vendor and name."""
+        answer = await self._call(
+            "read_connections",
+            p_allowances=dict(allowances),
+            p_vendor=vendor,
+            p_connection=connection,
+        )
+        return _read(list[Connection], answer)
+
+    async def enrol_connections(self, modes: Sequence[Mapping[str, str]]) -> None:
+        """Give connections the modes that they have by default; see `kvitt.enrol_connections`."""
+        await self._call("enrol_connections", p_connections=[dict(each) for each in modes])
+
+    async def claim_probes(
+        self, claim: UUID, habits: Mapping[str, Habits], every: timedelta
+    ) -> list[Due]:
+        """Take the probes that are due, of these vendors, with what they may spend."""
+        vendors = {
+            name: {"allowance": each.allowance, "requests": each.probe_requests}
+            for name, each in habits.items()
+        }
+        answer = await self._call(
+            "claim_probes", p_claim=str(claim), p_vendors=vendors, p_every=_interval(every)
+        )
+        return _read(list[Due], answer)
+
+    async def record_probes(self, claim: UUID, probed: Sequence[Probed]) -> None:
+        """Write down what came of claimed probes, all in one call, and give back what is left."""
+        results = [
+            {
+                "vendor": each.due.vendor,
+                "connection": each.due.connection,
+                "reservation": str(each.due.reservation),
+                "heard": each.heard,
+                "why": each.why,
+                "wait": _interval(each.wait),
+                "spent": dict(each.spent),
+            }
+            for each in probed
+        ]
+        await self._call("record_probes", p_claim=str(claim), p_results=results)
+
+    async def note_traffic(
+        self,
+        vendor: str,
+        connection: str,
+        heard: Heard,
+        why: str | None,
+        *,
+        every: timedelta,
+        wait: timedelta,
+    ) -> None:
+        """Write down what real traffic met at a connection, once per call of this method."""
+        await self._call(
+            "note_traffic",
+            p_note=str(uuid4()),
+            p_vendor=vendor,
+            p_connection=connection,
+            p_heard=heard,
+            p_why=why,
+            p_every=_interval(every),
+            p_wait=_interval(wait),
+        )
+
+    async def set_mode(
+        self,
+        vendor: str,
+        connection: str | None,
+        mode: Mode,
+        *,
+        reason: str,
+        by: str,
+        cool_down: timedelta | None = None,
+        cool_downs: int = 0,
+    ) -> int:
+        """Set a mode; returns how many connections changed. See `kvitt.set_mode`."""
+        return await self._call(
+            "set_mode",
+            p_vendor=vendor,
+            p_connection=connection,
+            p_mode=mode,
+            p_reason=reason,
+            p_by=by,
+            p_cool_down=None if cool_down is None else _interval(cool_down),
+            p_cool_downs=cool_downs,
+        )
+
+    async def untold_modes(self) -> list[ModeChange]:
+        """Return the changes of modes of which Prefect has had no event yet."""
+        return _read(list[ModeChange], await self._call("untold_modes"))
+
+    async def modes_told(self, changes: Sequence[ModeChange]) -> None:
+        """Write down that Prefect had an event of each."""
+        await self._call("modes_told", p_ids=[change.id for change in changes])
 
     # -- for the command line and the watchers -----------------------------------------------------
 

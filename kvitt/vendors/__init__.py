@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from kvitt.ports import Vendor
+from kvitt.ports import Habits, Vendor
 from kvitt.vendors import business_central, dataverse, xledger
 from kvitt.vendors.business_central import BusinessCentral, BusinessCentralSettings
 from kvitt.vendors.dataverse import Dataverse, DataverseSettings
@@ -54,8 +54,9 @@ class Kind(Generic[S]):
 
     `rows` shows a voucher as the vendor is sent it, a row a line; `objection` says why the vendor
     would not take it, or None. `mapping_objections` says what of a mapping can never work there,
-    and where in the mapping that stands. Nothing is asked for any of them. `numbers_by_source`: a
-    voucher is known there by its source and number, so that two integrations need a source each.
+    and where in the mapping that stands. Nothing is asked for any of them. `habits` are those of
+    each client. `numbers_by_source`: a voucher is known there by its source and number, so that two
+    integrations need a source each.
     """
 
     settings: type[S]
@@ -63,6 +64,7 @@ class Kind(Generic[S]):
     rows: Callable[[Period, Voucher], list[dict[str, Any]]]
     objection: Callable[[Period, Voucher], str | None]
     mapping_objections: Callable[[Declaration], list[tuple[Path, str]]]
+    habits: Habits
     numbers_by_source: bool = False
 
 
@@ -73,6 +75,7 @@ VENDORS: Mapping[str, Kind[Any]] = {
         business_central.rows,
         business_central.objection,
         business_central.mapping_objections,
+        BusinessCentral.habits,
     ),
     "dataverse": Kind(
         DataverseSettings,
@@ -80,6 +83,7 @@ VENDORS: Mapping[str, Kind[Any]] = {
         dataverse.rows,
         dataverse.objection,
         dataverse.mapping_objections,
+        Dataverse.habits,
     ),
     "xledger": Kind(
         XledgerSettings,
@@ -87,6 +91,7 @@ VENDORS: Mapping[str, Kind[Any]] = {
         xledger.rows,
         xledger.objection,
         xledger.mapping_objections,
+        Xledger.habits,
         numbers_by_source=True,
     ),
 }

@@ -31,7 +31,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.domain.errors import Refused, TurnedAway, Uncertain, Unsent, VendorError
 from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.ports import Habits
@@ -44,6 +44,7 @@ from kvitt.vendors.http import (
     Complaint,
     Declined,
     Http,
+    Line,
     Patience,
     Purpose,
 )
@@ -231,6 +232,7 @@ class BusinessCentral:
         settle=timedelta(minutes=18),
         at_once=_AT_ONCE,
         answer=timedelta(minutes=10, seconds=30),
+        probe_requests=3,
         posts=True,
     )
 
@@ -241,6 +243,7 @@ class BusinessCentral:
         *,
         patience: Patience = PATIENCE,
         budget: Budget | None = None,
+        line: Line | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -252,6 +255,8 @@ class BusinessCentral:
             at_once=self.habits.at_once,
             answer=self.habits.answer,
             allowance=self.habits.allowance,
+            line=line,
+            principal=settings.client_id,
         )
         self._entra = Entra(settings, settings.scope, self._http, clock=clock)
         self._journals: dict[str, UUID] = {}  # by code, those that we know to exist
@@ -275,6 +280,11 @@ class BusinessCentral:
     def requests(self) -> Mapping[str, int]:
         """Requests spent so far, by purpose."""
         return self._http.requests
+
+    @property
+    def limit(self) -> TurnedAway | None:
+        """How a limit turned us away the last time, if one did."""
+        return self._http.limit
 
     def at_most(self, at_once: int) -> None:
         """Make at most so many requests at a time, from now on; nothing is under way yet."""

@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.domain.errors import Refused, TurnedAway, Uncertain, Unsent, VendorError
 from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals, minor_units
 from kvitt.domain.reconcile import compare
@@ -48,6 +48,7 @@ from kvitt.vendors.http import (
     Complaint,
     Declined,
     Http,
+    Line,
     Patience,
     Purpose,
     retry_after,
@@ -244,6 +245,7 @@ class Dataverse:
         settle=timedelta(minutes=2),
         answer=timedelta(seconds=150),
         at_once=_AT_ONCE,
+        probe_requests=3,
         allowance=None,
     )
 
@@ -254,6 +256,7 @@ class Dataverse:
         *,
         patience: Patience = PATIENCE,
         budget: Budget | None = None,
+        line: Line | None = None,
     ) -> None:
         self._settings = settings
         self._columns = settings.columns
@@ -265,6 +268,8 @@ class Dataverse:
             at_once=self.habits.at_once,
             answer=self.habits.answer,
             allowance=self.habits.allowance,
+            line=line,
+            principal=settings.client_id,
         )
         scope = settings.scope or f"{settings.api_url}/.default"
         self._entra = Entra(settings, scope, self._http)
@@ -286,6 +291,11 @@ class Dataverse:
     def requests(self) -> Mapping[str, int]:
         """Requests spent so far, by purpose."""
         return self._http.requests
+
+    @property
+    def limit(self) -> TurnedAway | None:
+        """How a limit turned us away the last time, if one did."""
+        return self._http.limit
 
     def at_most(self, at_once: int) -> None:
         """Make at most so many requests at a time, from now on; nothing is under way yet."""

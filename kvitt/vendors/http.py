@@ -2,7 +2,8 @@
 
 | what happened | a write | a read |
 |---|---|---|
-| it never left us, or was turned away (429) | again, at last Unsent | again, at last Unsent |
+| it never left us | again, at last Unsent | again, at last Unsent |
+| a limit turned it away (429) | again, at last TurnedAway, a kind of Unsent | the same |
 | no reply, 408, 5xx, a reply that cannot be read | Uncertain, at once | again, at last Unsent |
 | 401 | Unauthorised, a kind of Refused | Unauthorised |
 | JSON that lacks a field | Uncertain, at once | Refused, with the field's name |
@@ -23,7 +24,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,11 +35,12 @@ import stamina
 from pydantic import AfterValidator, SecretStr, ValidationError
 
 from kvitt.domain.budget import Purpose  # noqa: TC001 - vendors take it from here
-from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
+from kvitt.domain.errors import Refused, TurnedAway, Uncertain, Unsent, VendorError
 from kvitt.domain.patience import LONGEST_WISH
 from kvitt.ports import ANSWER, Uncounted
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Collection, Mapping
 
     from kvitt.domain.integrations import Timeouts
@@ -110,6 +114,8 @@ class Patience:
 
 
 PATIENCE = Patience()
+ONCE = Patience(tries=1)
+"""For a probe: what came of it is the answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,11 +145,45 @@ class Complaint:
     retry_after: timedelta | None = None
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """Return the certificates that we trust. Reading them takes 100 ms, once in a process."""
+    return httpx.create_ssl_context()
+
+
+class Line:
+    """What clients share that ask a little each, as probes do: `most` connections, kept open.
+
+    Not for long: vendors close what idles for minutes, and one that died on the way looks like an
+    outage. It keeps no cookies, which would go to other clients' requests.
+    """
+
+    def __init__(self, *, most: int) -> None:
+        self.client = httpx.AsyncClient(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            verify=_trust(),
+            limits=httpx.Limits(
+                max_connections=most, max_keepalive_connections=most, keepalive_expiry=30
+            ),
+        )
+        self._places: dict[str, asyncio.Semaphore] = {}
+
+    def places(self, principal: str, at_once: int) -> asyncio.Semaphore:
+        """Return the places of all who ask as the same principal: the vendor counts them as one."""
+        return self._places.setdefault(principal, asyncio.Semaphore(at_once))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+
+
 class Http:
-    """The one client of a run: its connections stay open from call to call.
+    """The one client of a run: its connections stay open from call to call, or are those of a line.
 
     `at_once`, `answer` and `allowance` are the vendor's habits. A write waits for its answer as
-    long as the vendor may work on it; a read waits the usual time, and is asked again.
+    long as the vendor may work on it; a read waits the usual time, and is asked again. On a line,
+    all clients of a `principal` have `at_once` places together. `limit` is the last error with
+    which a limit turned a call away, even if a further try went through.
     """
 
     def __init__(
@@ -156,27 +196,33 @@ class Http:
         at_once: int = 1,
         answer: timedelta = ANSWER,
         allowance: int | None = None,
+        line: Line | None = None,
+        principal: str = "",
     ) -> None:
         self.requests: Counter[str] = Counter()
+        self.limit: TurnedAway | None = None
         self._vendor = vendor
         self._patience = patience
         self._budget = budget or Uncounted()
         self._allowance = allowance
-        self._places = asyncio.Semaphore(at_once)
+        places = line.places(principal, at_once) if line and principal else None
+        self._places = places or asyncio.Semaphore(at_once)
         self._secrets: set[str] = set()
         self._of_a_write = _timeout(timeouts, answer)
         self._of_a_read = _timeout(timeouts, ANSWER)
         # An idle connection is dropped after 5 s (httpx's default, kept): the longer it idles, the
         # likelier the other side closes it under a write, and that would be Uncertain.
-        self._client = httpx.AsyncClient()
+        self._shared = line is not None
+        self._client = line.client if line else httpx.AsyncClient(verify=_trust())
 
     def at_most(self, at_once: int) -> None:
         """Make at most so many requests at a time, from now on; nothing is under way yet."""
         self._places = asyncio.Semaphore(at_once)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        """Close the connections, unless they are a line's."""
+        if not self._shared:
+            await self._client.aclose()
 
     def conceal(self, secret: SecretStr) -> str:
         """Return a secret's text, for a header or a form; from now on no message shows it."""
@@ -216,7 +262,7 @@ class Http:
         why = self.quote(complaint)
         match complaint.status:
             case HTTPStatus.TOO_MANY_REQUESTS:
-                return self.unsent(call, why, retry_after=complaint.retry_after)
+                return self.turned_away(call, why, retry_after=complaint.retry_after)
             case HTTPStatus.UNAUTHORIZED:
                 return Unauthorised(self._words_of_refusal(call, why))
             case status if status == HTTPStatus.REQUEST_TIMEOUT or status >= _SERVER_ERRORS:
@@ -229,6 +275,16 @@ class Http:
         return Unsent(
             f"{self._vendor} could not be asked to {call.what}: {why}. Nothing was executed: the "
             "next run asks again",
+            retry_after=retry_after,
+        )
+
+    def turned_away(
+        self, call: Call, why: str, *, retry_after: timedelta | None = None
+    ) -> TurnedAway:
+        """Return the error for a call that a limit of the vendor's turned away."""
+        return TurnedAway(
+            f"{self._vendor} turned us away by a limit of its own, asked to {call.what}: {why}. "
+            f"Nothing was executed: the next run asks again",
             retry_after=retry_after,
         )
 
@@ -286,6 +342,9 @@ class Http:
         reply = await self._exchange(call, request)
         try:
             return read(reply)
+        except TurnedAway as limit:
+            self.limit = limit
+            raise
         except ValueError as error:
             fields = _misfits(error)
             if fields and reply.is_success:

@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from kvitt.domain.errors import Refused, Unsent, VendorError
+from kvitt.domain.errors import Refused, TurnedAway, Unsent, VendorError
 from kvitt.domain.mapping import dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.domain.vouchers import debit
@@ -39,6 +39,7 @@ from kvitt.vendors.http import (
     Call,
     Complaint,
     Http,
+    Line,
     Patience,
     Purpose,
     Secret,
@@ -324,6 +325,7 @@ class Xledger:
         *,
         patience: Patience = PATIENCE,
         budget: Budget | None = None,
+        line: Line | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
@@ -335,6 +337,7 @@ class Xledger:
             at_once=self.habits.at_once,
             answer=self.habits.answer,
             allowance=self.habits.allowance,
+            line=line,
         )
         self._now = now
 
@@ -353,6 +356,11 @@ class Xledger:
     def requests(self) -> Mapping[str, int]:
         """Requests spent so far, by purpose. Those that a limit turned away are among them."""
         return self._http.requests
+
+    @property
+    def limit(self) -> TurnedAway | None:
+        """How a limit turned us away the last time, if one did."""
+        return self._http.limit
 
     def at_most(self, at_once: int) -> None:
         """Make at most so many requests at a time, from now on; nothing is under way yet."""
@@ -611,7 +619,7 @@ class Xledger:
             wait = self._wait(errors[0]) if errors else None
             if errors and wait is not None:
                 words = self._http.quote(_complaint(reply, errors[0].message, errors[0].name))
-                raise self._http.unsent(call, words, retry_after=wait)
+                raise self._http.turned_away(call, words, retry_after=wait)
             if errors and any(word in errors[0].message.lower() for word in _RIGHTS):
                 raise self._http.declined(call, _complaint(reply, errors[0].message))
             if not errors and not reply.is_success:
@@ -697,7 +705,7 @@ class Xledger:
         words = self._http.quote(complaint)
         waits = [wait for error in errors if (wait := self._wait(error)) is not None]
         if len(waits) == len(errors):
-            return self._http.unsent(call, words, retry_after=max(waits))
+            return self._http.turned_away(call, words, retry_after=max(waits))
         if not reply.is_success:
             return self._http.verdict(call, complaint)
         if not all(_permanent(error) for error in errors):

@@ -39,6 +39,9 @@ TABLES = {
     "heartbeats",
     "deployments",
     "alarms",
+    "connections",
+    "vendor_modes",
+    "connection_changes",
 }
 STRANGERS = ("anon", "authenticated")
 SCHEMA = (CHECKOUT / "supabase/migrations/20261124090000_tables.sql").read_text()

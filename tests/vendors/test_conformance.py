@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from kvitt.domain.errors import LeaseLost, Refused, Uncertain, Unsent
+from kvitt.domain.errors import LeaseLost, Refused, TurnedAway, Uncertain, Unsent
 from kvitt.domain.integrations import Timeouts
 from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import FoundVoucher, compare
@@ -264,3 +264,15 @@ async def test_no_secret_is_said_or_logged(
     assert "stamina" in told
     assert not [secret for secret in SECRETS if secret in told]
     assert "Bearer " not in told
+
+
+async def test_a_limit_is_told_from_other_reasons_and_is_remembered(
+    client: Client, simulator: Simulator, period: Period
+) -> None:
+    assert client.limit is None
+    simulator.fault(simulator.writes, "rate-limit", times=1)
+    await client.send(period, VOUCHERS, begins=True, guard=allow)
+    assert isinstance(client.limit, TurnedAway)
+    simulator.fault("*", "rate-limit", times=99)
+    with pytest.raises(TurnedAway):
+        await client.probe()

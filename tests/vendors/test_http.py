@@ -13,10 +13,17 @@ import respx
 import stamina
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from kvitt.domain.errors import BudgetSpent, LeaseLost, Refused, Uncertain, Unsent
+from kvitt.domain.errors import (
+    BudgetSpent,
+    LeaseLost,
+    Refused,
+    TurnedAway,
+    Uncertain,
+    Unsent,
+)
 from kvitt.domain.integrations import Timeouts
 from kvitt.vendors import VENDORS
-from kvitt.vendors.http import Call, Complaint, Http, Patience, Purpose, retry_after
+from kvitt.vendors.http import Call, Complaint, Http, Line, Patience, Purpose, retry_after
 from kvitt.vendors.xledger import XledgerSettings
 
 URL = "https://books.example/"
@@ -310,3 +317,55 @@ def test_settings_do_not_show_their_secret() -> None:
 
 def test_the_registry_knows_its_vendors() -> None:
     assert sorted(VENDORS) == ["business-central", "dataverse", "xledger"]
+
+
+async def test_a_limit_is_told_from_other_reasons_and_is_remembered() -> None:
+    def read(reply: httpx.Response) -> str:
+        if reply.is_success:
+            return "x"
+        raise http.verdict(a_call(writes=True), Complaint(status=reply.status_code))
+
+    http = Http("Books", Timeouts(), patience=Patience(tries=2))
+    assert http.limit is None
+    with respx.mock as router:
+        replies = [httpx.Response(429), httpx.Response(200)]
+        router.post(URL).mock(side_effect=[*replies, httpx.Response(429), httpx.Response(429)])
+        assert await http.ask(a_call(writes=True), read) == "x"
+        assert isinstance(http.limit, TurnedAway)
+        with pytest.raises(TurnedAway, match="by a limit of its own"):
+            await http.ask(a_call(writes=True), read)
+
+
+async def test_clients_on_one_line_share_its_connections_and_nothing_else() -> None:
+    line = Line(most=2)
+    one, other = (Http("Books", Timeouts(), line=line) for _ in range(2))
+    with respx.mock as router:
+        route = router.post(URL).mock(
+            return_value=httpx.Response(200, headers={"Set-Cookie": "session=1"}, text="x")
+        )
+        await one.ask(a_call(writes=False), text)
+        await one.close()
+        assert await other.ask(a_call(writes=False), text) == "x"
+    assert [call.request.headers.get("Cookie") for call in route.calls] == [None, None]
+    await line.close()
+
+
+async def test_clients_of_one_principal_wait_for_each_other_on_a_line() -> None:
+    line, under_way, most = Line(most=9), 0, 0
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return httpx.Response(200, text="x")
+
+    clients = [
+        Http("Books", Timeouts(), line=line, at_once=2, principal="one-app") for _ in range(6)
+    ]
+    with respx.mock as router:
+        router.post(URL).mock(side_effect=answer)
+        await asyncio.gather(*(each.ask(a_call(writes=False), text) for each in clients))
+    assert most <= 2
+    await line.close()

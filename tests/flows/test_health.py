@@ -1,0 +1,176 @@
+"""The flows `health` and `set-mode` on a real Prefect server, and the automation between them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from sandbox.stack import CommandFailed
+from tests.flows.test_watch import api, ledger_database, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.flows.conftest import Running
+
+FJORDBY = "business-central/fjordby"
+
+
+@pytest.fixture
+def vendor(running: Running) -> Iterator[str]:
+    """The sandbox of Business Central, where nothing goes wrong before and after a test."""
+    url = running.stack.business_central.url
+    faults = f"{url}/_sandbox/faults"
+    httpx.delete(faults, trust_env=False).raise_for_status()
+    yield url
+    httpx.delete(faults, trust_env=False).raise_for_status()
+    running.stack.run("kvitt", "mode", "active", FJORDBY, "--reason", "the test is over")
+
+
+def fault(vendor: str, **what: Any) -> None:
+    told = {"on": "companies.list", "times": 99, **what}
+    httpx.post(f"{vendor}/_sandbox/faults", json=told, trust_env=False).raise_for_status()
+
+
+def fjordby(running: Running) -> dict[str, Any]:
+    told = json.loads(running.stack.run("kvitt", "health", "--json"))
+    [found] = [one for one in told if one["connection"] == "fjordby"]
+    return found
+
+
+def a_quarter_passes(running: Running) -> None:
+    with ledger_database(running) as database:
+        database.execute(
+            "update kvitt.connections set next_probe_at = now(), trial_at ="
+            " case when trial_at is not null then now() end"
+        )
+
+
+def look(running: Running) -> None:
+    assert "Completed" in running.run("health/kvitt")
+
+
+def events(running: Running, name: str) -> list[dict[str, Any]]:
+    """Return the events about the connection, oldest first."""
+    asked = {
+        "event": {"name": [name]},
+        "resource": {"id": [f"kvitt.connection.{FJORDBY}"]},
+        "order": "ASC",
+    }
+    return api(running, "POST", "events/filter", {"filter": asked})["events"]
+
+
+def artifact(running: Running) -> dict[str, Any]:
+    [found] = api(
+        running, "POST", "artifacts/filter", {"artifacts": {"key": {"any_": ["health-kvitt"]}}}
+    )
+    return found
+
+
+def test_a_limit_makes_a_connection_passive_and_a_trial_makes_it_active_again(
+    running: Running, vendor: str
+) -> None:
+    assert "automation kvitt: passive after a limit" in running.stack.run("kvitt", "apply")
+    time.sleep(3)  # the server reads its automations anew each second or so
+    look(running)
+    a_quarter_passes(running)
+    look(running)
+    assert (fjordby(running)["mode"], fjordby(running)["state"]) == ("active", "healthy")
+    first = artifact(running)
+
+    fault(vendor, fault="rate-limit", retry_after=7200)
+    a_quarter_passes(running)
+    look(running)
+    wait_for(lambda: fjordby(running)["mode"] == "passive")
+    seen = fjordby(running)
+    assert (seen["state"], seen["mode_by"], seen["cool_downs"]) == ("degraded", "automation", 1)
+    assert "HTTP 429" in seen["mode_reason"]
+    [limit] = events(running, "kvitt.connection.rate-limited")
+    text = limit["payload"].pop("text")
+    assert "HTTP 429" in text
+    assert limit["payload"] == {
+        "vendor": "business-central",
+        "connection": "fjordby",
+        "project": "kvitt",
+        "purpose": "probe",
+        "retry_after_seconds": 7200,
+    }
+    with ledger_database(running) as database:
+        [(hours,)] = database.execute(
+            "select extract(epoch from trial_at - now()) / 3600 from kvitt.connections"
+            " where connection = 'fjordby'"
+        ).fetchall()
+    assert hours > 1.9
+    before = asked(vendor)
+    look(running)
+    assert asked(vendor) == before
+
+    # The cool-down is over, and the limit is not: another one, twice as long.
+    a_quarter_passes(running)
+    look(running)
+    assert asked(vendor) == before + 1
+    assert (fjordby(running)["mode"], fjordby(running)["cool_downs"]) == ("passive", 2)
+
+    httpx.delete(f"{vendor}/_sandbox/faults", trust_env=False)
+    a_quarter_passes(running)
+    look(running)
+    seen = fjordby(running)
+    assert (seen["mode"], seen["state"]) == ("active", "healthy")
+    wait_for(lambda: len(events(running, "kvitt.connection.mode")) == 2, 30)
+    told = [event["payload"]["mode"] for event in events(running, "kvitt.connection.mode")]
+    assert told == ["passive", "active"]
+    # One artifact, kept up to date.
+    last = artifact(running)
+    assert last["id"] == first["id"]
+    assert f"| {FJORDBY} | active since" in last["data"]
+
+
+def asked(vendor: str) -> int:
+    told = httpx.get(f"{vendor}/_sandbox/requests", trust_env=False).json()
+    return told["operations"].get("companies.list", 0)
+
+
+def test_a_person_sets_a_mode_with_a_run_of_set_mode(running: Running, vendor: str) -> None:
+    del vendor  # what it leaves behind is put right
+    printed = running.run(
+        "set-mode/kvitt",
+        *("--param", 'vendor="business-central"', "--param", 'reason="it is moved"'),
+        *("--param", 'by="Inger"', "--param", 'connection="fjordby"'),
+    )
+    assert "connections changed" in printed
+    seen = fjordby(running)
+    assert (seen["mode"], seen["mode_by"], seen["mode_reason"]) == (
+        "passive",
+        "Inger",
+        "it is moved",
+    )
+    assert seen["trial_at"] is None
+    with pytest.raises(CommandFailed, match="no integration has the connection xledger/nobody"):
+        running.run(
+            "set-mode/kvitt",
+            *("--param", 'vendor="xledger"', "--param", 'connection="nobody"'),
+            *("--param", 'by="Inger"', "--param", 'reason="it is moved"'),
+        )
+
+
+def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
+    running: Running, vendor: str
+) -> None:
+    fault(vendor, fault="status", status=503)
+    for _ in range(4):
+        a_quarter_passes(running)
+        look(running)
+    seen = fjordby(running)
+    assert (seen["state"], seen["failures"]) == ("unhealthy", 4)
+    httpx.delete(f"{vendor}/_sandbox/faults", trust_env=False)
+    a_quarter_passes(running)
+    look(running)
+    told = [
+        [event["payload"]["kind"] for event in events(running, name)]
+        for name in ("kvitt.connection.unhealthy", "kvitt.incident.over")
+    ]
+    assert told == [["unhealthy"], ["unhealthy"]]
