@@ -135,6 +135,11 @@ class Simulator:
         giving = {"number": account, "default_dimensions": [default]}
         self._post("setup", {"companies": [{"id": setup.CLUB, "accounts": [giving]}]})
 
+    def calculate_vat(self, account: str, percent: int) -> None:
+        """Have Business Central split VAT off each line on an account of the club."""
+        giving = {"number": account, "vat_percent": percent}
+        self._post("setup", {"companies": [{"id": setup.CLUB, "accounts": [giving]}]})
+
     def demand_dimension(self, account: str, code: str) -> None:
         """Have Business Central post nothing on an account of the club without a dimension."""
         default = {"code": code, "mandatory": True}

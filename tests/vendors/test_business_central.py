@@ -887,6 +887,20 @@ async def test_a_journal_posted_under_other_numbers_stops_for_a_person(
             await look
 
 
+@pytest.mark.parametrize("copies", [True, False])
+async def test_vat_that_is_split_off_at_posting_shows_as_another_count_than_was_sent(
+    bc: Client, business_central: Simulator, period: Period, *, copies: bool
+) -> None:
+    business_central.calculate_vat("7299", 25)
+    business_central.change(copies_vat_setup=copies)
+    sent = [voucher(1, line("7299", "125.00"), line("2910", "-125.00", party="ANS-101"))]
+    await bc.send(period, sent, begins=True, guard=allow)
+    await bc.post(period, guard=allow)
+    seen = compare(sent, await bc.find(period, sent))
+    assert (seen.complete, len(seen.contradictions)) == (not copies, int(copies))
+    assert ((await bc.totals(period)).checksum == totals_of(sent).checksum) is not copies
+
+
 async def test_a_periods_journal_is_never_deleted(
     bc: Client, business_central: Simulator, period: Period
 ) -> None:

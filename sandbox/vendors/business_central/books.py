@@ -16,7 +16,7 @@ OWN_SCHEMA = """
 CREATE TABLE IF NOT EXISTS companies (id TEXT PRIMARY KEY, tenant TEXT, name TEXT, modified TEXT);
 CREATE TABLE IF NOT EXISTS accounts (
   id TEXT PRIMARY KEY, company TEXT, kind TEXT, number TEXT, name TEXT, blocked INTEGER,
-  ledger_account TEXT, modified TEXT, UNIQUE (company, kind, number));
+  ledger_account TEXT, vat_percent INTEGER, modified TEXT, UNIQUE (company, kind, number));
 CREATE TABLE IF NOT EXISTS default_dimensions (
   account TEXT REFERENCES accounts, code TEXT, value TEXT, mandatory INTEGER,
   PRIMARY KEY (account, code));
@@ -107,6 +107,9 @@ class Settings(entra.Settings):
     number_series: str | None = None  # the last number used; on every batch
     posting_number_series: str | None = None  # likewise; replaces the document numbers
     increment_batch_name: bool = False
+    copies_vat_setup: bool = (
+        True  # from accounts to journal lines: VAT is then split off [C, source]
+    )
     post_with_job_queue: bool = False
     job_queue_seconds: float = 5
     has_job_queue_log: bool = True  # older versions have no page for it
@@ -129,6 +132,7 @@ class _Account(_Wish):
     name: str | None = None
     blocked: bool | None = None
     ledger_account: str | None = None
+    vat_percent: int | None = None  # by its posting groups; the API does not show them
     default_dimensions: list[_DefaultDimension] = []
 
 

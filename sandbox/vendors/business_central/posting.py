@@ -10,6 +10,8 @@ from sandbox.vendors.business_central.books import Books
 from sandbox.vendors.business_central.errors import ApiError, line_named, misfilled, refused
 from sandbox.vendors.business_central.journals import Writer, blocked, incremented
 
+_VAT_ACCOUNT = "2710"
+
 
 class Posting:
     """Posts journals, at once or from the job queue."""
@@ -154,7 +156,11 @@ class Posting:
     def _enter(self, batch: dict[str, Any], line: dict[str, Any]) -> None:
         """Add the line to the ledger, and its counterpart if it has a balancing account."""
         account = self._account(line)
-        self._add_entry(batch, line, account["ledger_account"] or account["number"])
+        net, vat = self._split(account, line["amount"])
+        ledger_account = account["ledger_account"] or account["number"]
+        self._add_entry(batch, {**line, "amount": net}, ledger_account)
+        if vat:
+            self._add_entry(batch, {**line, "amount": vat}, _VAT_ACCOUNT)
         if balancing := line["balancing_account"]:
             other_side = {
                 "account_type": "Balancing",
@@ -162,6 +168,14 @@ class Posting:
                 "amount": -line["amount"],
             }
             self._add_entry(batch, {**line, **other_side}, balancing)
+
+    def _split(self, account: dict[str, Any], amount: int) -> tuple[int, int]:
+        """Return which of an amount is net, and what the posting groups split off, in øre."""
+        percent = account["vat_percent"]
+        if not percent or not self._books.settings.copies_vat_setup:
+            return amount, 0
+        net = round(amount * 100 / (100 + percent))
+        return net, amount - net
 
     def _add_entry(self, batch: dict[str, Any], line: dict[str, Any], ledger_account: str) -> None:
         copied = (

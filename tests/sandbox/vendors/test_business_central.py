@@ -548,6 +548,18 @@ async def test_each_operation_of_a_batch_asks_for_its_language(club: Club) -> No
     assert own.startswith("Det er ingenting å bokføre.")
 
 
+@pytest.mark.parametrize(("copies", "shown"), [(True, [-125, 25, 100]), (False, [-125, 125])])
+async def test_an_account_with_vat_posting_groups_splits_vat_off_unless_they_are_not_copied(
+    club: Club, *, copies: bool, shown: list[int]
+) -> None:
+    await club.change(accounts=[{"number": "7140", "vat_percent": 25}])
+    await club.simulator.settings(copies_vat_setup=copies)
+    await club.posted(claim(125))
+    entries = await club.entries()
+    amounts = sorted(each["debitAmount"] - each["creditAmount"] for each in entries)
+    assert amounts == shown
+
+
 async def test_an_error_may_surface_after_the_ledger_is_committed(club: Club) -> None:
     await club.simulator.settings(analysis_view_fails=True)
     reply = await club.post(await club.journal("KVITT-A", claim()))
