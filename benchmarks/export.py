@@ -10,6 +10,7 @@ gateway, the vendor, and the one who sends; so the processor time of each is tol
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def measure(say: Callable[[str], None]) -> Figures:
     with running("bench-export") as ground:
         command = [sys.executable, "-m", "benchmarks.quick_vendor"]
         quick = ground.home.serve("quick-vendor", command)
+        gc.freeze()  # as the worker does when it has loaded a flow
         speeds = [asyncio.run(_measure(ground, quick, vendor, say)) for vendor in _VOUCHERS]
     return Figures(table=_table(speeds), figures=_figures(speeds))
 

@@ -457,7 +457,8 @@ class BusinessCentral:
     ) -> None:
         """Add lines to a journal that exists, all or none: a $batch in one snapshot."""
         what = f"add {_named(lines)} to journal {_code(period)}"
-        operations = [_insertion(self._lines_at(journal), line) for line in lines]
+        url = self._lines_at(journal)
+        operations = [_insertion(url, line) for line in lines]
         await self._batch(what, operations, guard, lines=lines)
 
     async def _complete(
