@@ -40,6 +40,7 @@ from kvitt.vendors import VENDORS, exact_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Iterator, Sequence
 
+    from deployments.automations import Step as AutomationStep
     from flows.deployments import Step
     from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
@@ -683,10 +684,12 @@ def watchers(
 
 @app.command()
 def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
-    """Show how Prefect's deployments differ from the integrations; changes nothing."""
+    """Show how Prefect's deployments and automations differ from ours; changes nothing."""
 
     async def work() -> None:
         _show_plan(await _plan(project, pool))
+        automations, told = await _plan_automations(None)
+        _show_automations(automations, told=told)
 
     _run(work())
 
@@ -719,25 +722,46 @@ def apply(
         async with _ledger(project) as ledger:
             await ledger.name_deployments(await deployment_ids(project))
         _show_plan([step for step in steps if step.name not in failed])
-        for name in await apply_automations() + await _apply_notifications(notify):
-            out.print(f"[green]+[/] automation {name}")
+        automations, told = await _plan_automations(notify)
+        await apply_automations(automations)
+        _show_automations(automations, told=told)
         if not_aligned is not None:
             raise not_aligned
 
     _run(work())
 
 
-async def _apply_notifications(named: str | None) -> list[str]:
-    from deployments.automations import apply_notifications  # noqa: PLC0415 - Prefect is slow
+async def _plan_automations(notify: str | None) -> tuple[list[AutomationStep], bool]:
+    """Compare the automations with Prefect's; says as well whether anybody is told of anything."""
+    from deployments.automations import (  # noqa: PLC0415 - Prefect is slow
+        plan_automations,
+        wanted_automations,
+    )
 
-    created = await apply_notifications(named)
-    if created is None:
+    wanted, told = await wanted_automations(notify)
+    return await plan_automations(wanted), told
+
+
+_SIGNS = {
+    "create": "[green]+[/]",
+    "update": "[yellow]~[/]",
+    "pause": "[red]-[/]",
+    "remove": "[red]-[/]",
+    "keep": "=",
+}
+
+
+def _show_automations(steps: list[AutomationStep], *, told: bool) -> None:
+    """Show what differs: those that are as they should be are many, and say nothing."""
+    for step in steps:
+        if step.change != "keep":
+            line = escape(f"automation {step.name}: {step.why}")
+            out.print(f"{_SIGNS[step.change]} {line}", highlight=False, soft_wrap=True)
+    if not told:
         err.print(
             "nobody is told when a period is late, missed, uncertain or failed: name a block "
         )
         err.print("that tells somebody, once: kvitt apply --notify slack-webhook/NAME")
-        return []
-    return created
 
 
 async def _plan(project: str, pool: str) -> list[Step]:
@@ -752,10 +776,9 @@ async def _plan(project: str, pool: str) -> list[Step]:
 
 
 def _show_plan(steps: list[Step]) -> None:
-    signs = {"create": "[green]+[/]", "update": "[yellow]~[/]", "pause": "[red]-[/]", "keep": "="}
     for step in steps:
         line = escape(f"sync/{step.name} {step.why}".rstrip())
-        out.print(f"{signs[step.change]} {line}", highlight=False, soft_wrap=True)
+        out.print(f"{_SIGNS[step.change]} {line}", highlight=False, soft_wrap=True)
     if not steps:
         out.print("there are no integrations yet: kvitt integrations import FILE.yaml")
 

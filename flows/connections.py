@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prefect.events import emit_event
 
+from blocks.links import link_to_this_run
 from blocks.vendors import open_vendor
 from kvitt.budget import open_budget
 
@@ -52,5 +53,5 @@ async def _budget(
                         "prefect.resource.id": f"kvitt.connection.{name}",
                         "prefect.resource.name": name,
                     },
-                    payload={"text": budget.warning},
+                    payload={"text": budget.warning, "link": link_to_this_run()},
                 )
