@@ -688,8 +688,18 @@ def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
 
     async def work() -> None:
         _show_plan(await _plan(project, pool))
-        automations, told = await _plan_automations(None)
-        _show_automations(automations, told=told)
+        from deployments.automations import (  # noqa: PLC0415 - Prefect is slow
+            AUTOMATIONS,
+            notifications,
+            plan_automations,
+            remembered_block,
+        )
+
+        block = await remembered_block()
+        alerts = [] if block is None else notifications(block)
+        _show_automations(await plan_automations([*AUTOMATIONS, *alerts]))
+        if block is None:
+            _warn_that_nobody_is_told()
 
     _run(work())
 
@@ -705,7 +715,10 @@ def apply(
 
     async def work() -> None:
         await demand_server()
-        from deployments.automations import apply_automations  # noqa: PLC0415 - Prefect is slow
+        from deployments.automations import (  # noqa: PLC0415 - Prefect is slow
+            apply_automations,
+            apply_notifications,
+        )
         from deployments.foundations import ensure_pool, ensure_task_results  # noqa: PLC0415
         from flows.deployments import NotAligned, deployment_ids  # noqa: PLC0415
         from flows.deployments import apply as apply_deployments  # noqa: PLC0415
@@ -722,24 +735,15 @@ def apply(
         async with _ledger(project) as ledger:
             await ledger.name_deployments(await deployment_ids(project))
         _show_plan([step for step in steps if step.name not in failed])
-        automations, told = await _plan_automations(notify)
-        await apply_automations(automations)
-        _show_automations(automations, told=told)
+        _show_automations(await apply_automations())
+        alerts = await apply_notifications(notify)
+        _show_automations(alerts or [])
+        if alerts is None:
+            _warn_that_nobody_is_told()
         if not_aligned is not None:
             raise not_aligned
 
     _run(work())
-
-
-async def _plan_automations(notify: str | None) -> tuple[list[AutomationStep], bool]:
-    """Compare the automations with Prefect's; says as well whether anybody is told of anything."""
-    from deployments.automations import (  # noqa: PLC0415 - Prefect is slow
-        plan_automations,
-        wanted_automations,
-    )
-
-    wanted, told = await wanted_automations(notify)
-    return await plan_automations(wanted), told
 
 
 _SIGNS = {
@@ -751,17 +755,17 @@ _SIGNS = {
 }
 
 
-def _show_automations(steps: list[AutomationStep], *, told: bool) -> None:
+def _show_automations(steps: list[AutomationStep]) -> None:
     """Show what differs: those that are as they should be are many, and say nothing."""
     for step in steps:
         if step.change != "keep":
             line = escape(f"automation {step.name}: {step.why}")
             out.print(f"{_SIGNS[step.change]} {line}", highlight=False, soft_wrap=True)
-    if not told:
-        err.print(
-            "nobody is told when a period is late, missed, uncertain or failed: name a block "
-        )
-        err.print("that tells somebody, once: kvitt apply --notify slack-webhook/NAME")
+
+
+def _warn_that_nobody_is_told() -> None:
+    err.print("nobody is told when a period is late, missed, uncertain or failed: name a block ")
+    err.print("that tells somebody, once: kvitt apply --notify slack-webhook/NAME")
 
 
 async def _plan(project: str, pool: str) -> list[Step]:

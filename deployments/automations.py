@@ -64,23 +64,23 @@ AUTOMATIONS: Sequence[AutomationCore] = (CRASHED,)
 
 # What is told to people, and how the message is headed. The text comes with the event.
 NOTIFICATIONS = {
-    "kvitt.period.late": "late",
-    "kvitt.period.missed": "missed",
-    "kvitt.period.uncertain": "uncertain for an hour",
-    "kvitt.period.failed": "failed, a person is needed",
-    "kvitt.period.stuck": "stuck",
-    "kvitt.period.set-aside": "vouchers were not taken",
-    "kvitt.period.refused": "vouchers were refused after the receipt",
-    "kvitt.period.differs": "the books differ from the receipt",
-    "kvitt.period.abandoned": "nobody looks any more whether it is posted",
-    "kvitt.budget.low": "the requests of this month are nearly spent",
-    "kvitt.connection.unhealthy": "a connection is unhealthy",
-    "kvitt.function.cold-starts": "an Edge Function starts badly",
-    "kvitt.worker.blocked": "a worker is blocked",
-    "kvitt.watcher.silent": "a watcher is silent",
-    "kvitt.integration.unreadable": "an integration cannot be read",
-    "kvitt.deployments.unaligned": "the deployments are not in line",
-    "kvitt.incident.over": "over",
+    "kvitt.period.late": "kvitt: late",
+    "kvitt.period.missed": "kvitt: missed",
+    "kvitt.period.uncertain": "kvitt: uncertain for an hour",
+    "kvitt.period.failed": "kvitt: failed, a person is needed",
+    "kvitt.period.stuck": "kvitt: stuck",
+    "kvitt.period.set-aside": "kvitt: vouchers were not taken",
+    "kvitt.period.refused": "kvitt: vouchers were refused after the receipt",
+    "kvitt.period.differs": "kvitt: the books differ from the receipt",
+    "kvitt.period.abandoned": "kvitt: nobody looks any more whether it is posted",
+    "kvitt.budget.low": "kvitt: the requests of this month are nearly spent",
+    "kvitt.connection.unhealthy": "kvitt: a connection is unhealthy",
+    "kvitt.function.cold-starts": "kvitt: an Edge Function starts badly",
+    "kvitt.worker.blocked": "kvitt: a worker is blocked",
+    "kvitt.watcher.silent": "kvitt: a watcher is silent",
+    "kvitt.integration.unreadable": "kvitt: an integration cannot be read",
+    "kvitt.deployments.unaligned": "kvitt: the deployments are not in line",
+    "kvitt.incident.over": "kvitt: over",
 }
 _WHOM = "{% if event.resource.name %}: {{ event.resource.name }}{% endif %}"
 _BODY = "{{ event.payload.text }}{% if event.payload.link %}\n\n{{ event.payload.link }}{% endif %}"
@@ -109,28 +109,32 @@ def notifications(block: UUID) -> list[AutomationCore]:
                 within=timedelta(0),
             ),
             actions=[
-                SendNotification(
-                    block_document_id=block, subject=f"{_OURS}{subject}{_WHOM}", body=_BODY
-                )
+                SendNotification(block_document_id=block, subject=f"{subject}{_WHOM}", body=_BODY)
             ],
         )
         for event, subject in NOTIFICATIONS.items()
     ]
 
 
-async def wanted_automations(named: str | None = None) -> tuple[list[AutomationCore], bool]:
-    """Return what is to be there, and whether anybody is told.
+async def apply_notifications(named: str | None) -> list[Step] | None:
+    """Have people told by a block, `type/name`: the one named now, or the last one named.
 
-    People are told by a block, `type/name`: the one named now, or the last one that was. Raises
-    BlockMissing where there is none of that name.
+    Returns what was done; None where no block was ever named. Raises BlockMissing.
     """
-    block = named or await Variable.aget(_REMEMBERED)
-    if block is None:
-        return [*AUTOMATIONS], False
-    found = await _notifying_block(str(block))
-    if named:
+    if named is not None:
+        await _notifying_block(named)
         await Variable.aset(_REMEMBERED, named, overwrite=True)
-    return [*AUTOMATIONS, *notifications(found)], True
+    block = await remembered_block()
+    return None if block is None else await apply_automations(notifications(block))
+
+
+async def remembered_block() -> UUID | None:
+    """Return the id of the block that tells people; None where none was ever named.
+
+    Raises BlockMissing where it is gone.
+    """
+    block = await Variable.aget(_REMEMBERED)
+    return None if block is None else await _notifying_block(str(block))
 
 
 async def _notifying_block(named: str) -> UUID:
@@ -167,46 +171,46 @@ class Step:
     automation_id: UUID | None = None
 
 
-async def plan_automations(wanted: Sequence[AutomationCore]) -> list[Step]:
+async def plan_automations(wanted: Sequence[AutomationCore] = AUTOMATIONS) -> list[Step]:
     """Compare what is wanted with what is there; changes nothing.
 
-    Alerts that are declared stay where `wanted` is without them, as nobody can say to which block.
+    Declared ones that `wanted` leaves out stay as they are.
     """
     async with get_client() as prefect:
         there = await _ours(prefect)
     by_name = {automation.name: automation for automation in reversed(there)}
-    declared = {a.name for a in wanted} | {a.name for a in AUTOMATIONS}
-    declared |= {_name_of(event) for event in NOTIFICATIONS}
     steps = [_step(automation, by_name.get(automation.name)) for automation in wanted]
+    declared = {a.name for a in AUTOMATIONS} | {_name_of(event) for event in NOTIFICATIONS}
     for automation in there:
-        why = "it is not declared any more"
-        if automation.name in declared:
-            why = "it was there twice"
-            if automation is by_name[automation.name]:
-                continue
-        steps.append(
-            Step(
-                name=automation.name,
-                change=Change.REMOVE,
-                why=why,
-                automation_id=automation.id,
-            )
-        )
+        if automation.name not in declared | {a.name for a in wanted}:
+            steps.append(_removal(automation, "it is not declared any more"))
+        elif automation is not by_name[automation.name]:
+            steps.append(_removal(automation, "it was there twice"))
     return steps
 
 
-async def apply_automations(steps: Sequence[Step]) -> None:
-    """Do what a plan says."""
+async def apply_automations(wanted: Sequence[AutomationCore] = AUTOMATIONS) -> list[Step]:
+    """Bring Prefect into line with what is wanted; returns what was done."""
+    steps = await plan_automations(wanted)
     async with get_client() as prefect:
         for step in steps:
-            if step.change is Change.REMOVE and step.automation_id is not None:
-                await prefect.delete_automation(step.automation_id)
-            elif step.change is Change.CREATE and step.wanted is not None:
-                await prefect.create_automation(step.wanted)
-            elif step.change is Change.UPDATE and step.wanted and step.automation_id:
-                # Said outright: the client leaves out defaults, and the server keeps what it has.
-                on = step.wanted.model_copy(update={"enabled": True})
-                await prefect.update_automation(step.automation_id, on)
+            await _do(prefect, step)
+    return steps
+
+
+async def _do(prefect: PrefectClient, step: Step) -> None:
+    if step.change is Change.REMOVE and step.automation_id is not None:
+        await prefect.delete_automation(step.automation_id)
+    elif step.change is Change.CREATE and step.wanted is not None:
+        await prefect.create_automation(step.wanted)
+    elif step.change is Change.UPDATE and step.wanted and step.automation_id:
+        # Said outright: the client leaves out defaults, and the server keeps what it has.
+        on = step.wanted.model_copy(update={"enabled": True})
+        await prefect.update_automation(step.automation_id, on)
+
+
+def _removal(automation: Automation, why: str) -> Step:
+    return Step(name=automation.name, change=Change.REMOVE, why=why, automation_id=automation.id)
 
 
 def _step(wanted: AutomationCore, there: Automation | None) -> Step:

@@ -21,6 +21,8 @@ comment on column kvitt.cold_starts.page is 'How many records were asked for, if
 
 -- kvitt.function_habit: the cold starts of an attempt.
 create index cold_starts_of_attempt on kvitt.cold_starts (attempt);
+-- kvitt.function_habit: the last attempts that warmed it up.
+create index attempts_warmed_up on kvitt.attempts (started_at) where warm_up is not null;
 -- kvitt.piled_up_cold_starts: those of the last hour.
 create index cold_starts_seen on kvitt.cold_starts (seen_at);
 

@@ -123,7 +123,7 @@ def test_people_are_told_what_happened_to_whom_with_a_link(
     raise_event(running, event, text, link=link)
     wait_for(lambda: any(link in body for _, body in told.told), 30)
     [message] = [(subject, body) for subject, body in told.told if link in body]
-    assert message == (f"kvitt: {NOTIFICATIONS[event]}: fjordby", f"{text}\n\n{link}")
+    assert message == (f"{NOTIFICATIONS[event]}: fjordby", f"{text}\n\n{link}")
 
 
 def test_events_of_one_kind_in_a_row_are_all_told(running: Running, told: People) -> None:
@@ -190,6 +190,21 @@ def test_what_failed_is_told_with_the_page_of_its_run(
     assert subject == "kvitt: failed, a person is needed: broken-books"
     assert "kvitt mend broken-books" in body
     assert body.endswith(f"\n\n{running.stack.prefect.url}/runs/flow-run/{run}")
+
+
+def test_a_budget_that_is_nearly_spent_is_told_with_the_page_of_the_run(
+    running: Running, told: People, tmp_path: Path
+) -> None:
+    """Nearly: one in a million requests. It leaves more for other tests than they spend."""
+    limits = {"budget": {"requests": 1_000_000, "warn_from": 0.000001}}
+    enrolled(running, tmp_path, "thrifty", limits=limits)
+    running.stack.run("kvitt", "apply")
+    running.run("sync/thrifty")
+    wait_for(lambda: any("1,000,000 requests" in body for _, body in told.told), 30)
+    [(subject, body)] = [it for it in told.told if "1,000,000 requests" in it[1]]
+    assert subject == "kvitt: the requests of this month are nearly spent: business-central/fjordby"
+    run = body.rpartition("/runs/flow-run/")[2]
+    assert api(running, "GET", f"flow_runs/{run}")["name"].startswith("thrifty@")
 
 
 def test_cold_starts_that_pile_up_are_told(running: Running, told: People) -> None:
