@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from deployments.automations import AUTOMATIONS, CRASHED, NOTIFICATIONS
+from sandbox import claims
 from sandbox.processes import CHECKOUT, inherited_environment
 from sandbox.stack import CommandFailed
 from tests.flows.people import People, listening
@@ -195,9 +197,16 @@ def test_what_failed_is_told_with_the_page_of_its_run(
 def test_a_budget_that_is_nearly_spent_is_told_with_the_page_of_the_run(
     running: Running, told: People, tmp_path: Path
 ) -> None:
-    """Nearly: one in a million requests. It leaves more for other tests than they spend."""
+    """Nearly: one in a million requests. It leaves more for other tests than they spend.
+
+    Without a mapping nothing of the claim gets into the club's books.
+    """
     limits = {"budget": {"requests": 1_000_000, "warn_from": 0.000001}}
-    enrolled(running, tmp_path, "thrifty", limits=limits)
+    since = enrolled(running, tmp_path, "thrifty", limits=limits)["first_period"]
+    [claim] = claims.approved(claims.CLUB, 1, before=since)
+    file = tmp_path / "thrifty.jsonl"
+    file.write_text(json.dumps({**claim, "integration": "thrifty"}))
+    running.stack.run("kvitt", "records", "import", str(file))
     running.stack.run("kvitt", "apply")
     running.run("sync/thrifty")
     wait_for(lambda: any("1,000,000 requests" in body for _, body in told.told), 30)
