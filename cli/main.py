@@ -42,6 +42,7 @@ from kvitt.vendors import VENDORS, exact_json
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection, Iterator, Sequence
 
+    from deployments.automations import Step as AutomationStep
     from flows.deployments import Step
     from kvitt.domain.integrations import Integration
     from kvitt.domain.periods import Period
@@ -689,10 +690,14 @@ def watchers(
 
 @app.command()
 def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
-    """Show how Prefect's deployments differ from the integrations; changes nothing."""
+    """Show how Prefect's deployments and automations differ from ours; changes nothing."""
 
     async def work() -> None:
         _show_plan(await _plan(project, pool))
+        from deployments import automations  # noqa: PLC0415 - Prefect is slow
+
+        wanted, lacking = await automations.wanted_automations()
+        _show_automations(await automations.plan_automations(wanted), lacking)
 
     _run(work())
 
@@ -708,7 +713,7 @@ def apply(
 
     async def work() -> None:
         await demand_server()
-        from deployments.automations import apply_automations  # noqa: PLC0415 - Prefect is slow
+        from deployments import automations  # noqa: PLC0415 - Prefect is slow
         from deployments.foundations import ensure_pool, ensure_task_results  # noqa: PLC0415
         from flows.deployments import NotAligned, deployment_ids  # noqa: PLC0415
         from flows.deployments import apply as apply_deployments  # noqa: PLC0415
@@ -725,37 +730,33 @@ def apply(
         async with _ledger(project) as ledger:
             await ledger.name_deployments(await deployment_ids(project))
         _show_plan([step for step in steps if step.name not in failed])
-        applied = await apply_automations() + await _apply_passive()
-        for name in applied + await _apply_notifications(notify):
-            out.print(f"[green]+[/] automation {name}")
+        if notify is not None:
+            await automations.remember_block(notify)
+        wanted, lacking = await automations.wanted_automations()
+        _show_automations(await automations.apply_automations(wanted), lacking)
         if not_aligned is not None:
             raise not_aligned
 
     _run(work())
 
 
-async def _apply_passive() -> list[str]:
-    from deployments.automations import apply_passive_after_limit  # noqa: PLC0415 - Prefect is slow
-
-    created = await apply_passive_after_limit()
-    if created is None:
-        err.print("a connection that turns us away by a limit is not set passive yet, since there")
-        err.print("is no deployment set-mode/kvitt: prefect --no-prompt deploy --all, then again")
-        return []
-    return created
+_SIGNS = {
+    "create": "[green]+[/]",
+    "update": "[yellow]~[/]",
+    "pause": "[red]-[/]",
+    "remove": "[red]-[/]",
+    "keep": "=",
+}
 
 
-async def _apply_notifications(named: str | None) -> list[str]:
-    from deployments.automations import apply_notifications  # noqa: PLC0415 - Prefect is slow
-
-    created = await apply_notifications(named)
-    if created is None:
-        err.print(
-            "nobody is told when a period is late, missed, uncertain or failed: name a block "
-        )
-        err.print("that tells somebody, once: kvitt apply --notify slack-webhook/NAME")
-        return []
-    return created
+def _show_automations(steps: Sequence[AutomationStep], lacking: Sequence[str]) -> None:
+    """Show what differs, and what could not be there: those as they should be are many."""
+    for step in steps:
+        if step.change != "keep":
+            line = escape(f"automation {step.name}: {step.why}")
+            out.print(f"{_SIGNS[step.change]} {line}", highlight=False, soft_wrap=True)
+    for words in lacking:
+        err.print(words)
 
 
 async def _plan(project: str, pool: str) -> list[Step]:
@@ -770,10 +771,9 @@ async def _plan(project: str, pool: str) -> list[Step]:
 
 
 def _show_plan(steps: list[Step]) -> None:
-    signs = {"create": "[green]+[/]", "update": "[yellow]~[/]", "pause": "[red]-[/]", "keep": "="}
     for step in steps:
         line = escape(f"sync/{step.name} {step.why}".rstrip())
-        out.print(f"{signs[step.change]} {line}", highlight=False, soft_wrap=True)
+        out.print(f"{_SIGNS[step.change]} {line}", highlight=False, soft_wrap=True)
     if not steps:
         out.print("there are no integrations yet: kvitt integrations import FILE.yaml")
 

@@ -13,6 +13,7 @@ from prefect import get_run_logger
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from blocks.links import link_to_this_run
 from blocks.vendors import open_vendor
 from kvitt import health
 from kvitt.budget import open_budget
@@ -101,5 +102,5 @@ async def _budget(
                         "prefect.resource.id": f"kvitt.connection.{name}",
                         "prefect.resource.name": name,
                     },
-                    payload={"text": budget.warning},
+                    payload={"text": budget.warning, "link": link_to_this_run()},
                 )

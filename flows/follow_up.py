@@ -17,6 +17,7 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from blocks import SupabaseProject
+from blocks.links import link_to_this_run
 from blocks.loading import load_block
 from flows.connections import open_connection
 from flows.sync import PROJECT
@@ -70,6 +71,7 @@ async def _tell(ledger: SupabaseLedger, it: FollowUp) -> None:
         payload={
             "period": it.key,
             "text": as_alert(it),
+            "link": link_to_this_run(),
             "vouchers": [voucher.words for voucher in it.vouchers if voucher.open],
         },
     )

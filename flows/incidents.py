@@ -11,8 +11,9 @@ from uuid import NAMESPACE_URL, uuid5
 import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.events.schemas.events import Event, Resource
+from prefect.events.schemas.events import Event, RelatedResource, Resource
 
+from blocks.links import link_to
 from kvitt.domain.incidents import IncidentKind
 
 if TYPE_CHECKING:
@@ -58,7 +59,23 @@ async def _emit(incident: Incident) -> None:
                 "prefect.resource.name": about or incident.subject,
             }
         ),
-        payload=incident.payload(),
+        related=_related(incident),
+        payload={
+            **incident.payload(),
+            "link": link_to(flow_run=incident.flow_run, deployment=incident.deployment),
+        },
     )
     async with get_client() as prefect:
         await prefect.request("POST", "/events", json=[event.model_dump(mode="json")])
+
+
+def _related(incident: Incident) -> list[RelatedResource]:
+    """Name the run and the deployment, so that the event shows on their pages as well."""
+    about = {"flow-run": incident.flow_run, "deployment": incident.deployment}
+    return [
+        RelatedResource(
+            {"prefect.resource.id": f"prefect.{role}.{known}", "prefect.resource.role": role}
+        )
+        for role, known in about.items()
+        if known
+    ]

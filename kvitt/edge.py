@@ -40,15 +40,15 @@ class EdgeFunction:
     """One Edge Function of a project (`ports.Collector`)."""
 
     def __init__(self, client: AsyncClient, *, name: str = "collect", seconds: float) -> None:
-        """`seconds` is how long one invocation may take before we stop waiting for it."""
+        """`seconds` is how long it may take over a page before we stop waiting for it."""
         self.name = name
         self._client = client
         self._seconds = seconds
 
-    async def ping(self) -> Pong:
-        """Wake it, and learn whether it had to boot."""
+    async def ping(self, *, within: float) -> Pong:
+        """Wake it, and learn whether it had to boot; `within` is how many seconds it may take."""
         began = time.monotonic()
-        answer = await self._invoke({"ping": True})
+        answer = await self._invoke({"ping": True}, within=within)
         reply_ms = (time.monotonic() - began) * 1000
         try:
             pong = _PongReply.model_validate(answer)
@@ -65,25 +65,26 @@ class EdgeFunction:
                 "due_at": period.due_at.isoformat(),
                 "fence": period.fence,
                 "page": page,
-            }
+            },
+            within=self._seconds,
         )
         try:
             return Page.model_validate(answer)
         except ValidationError as error:
             raise self._off_contract(error) from error
 
-    async def _invoke(self, body: dict[str, Any]) -> Any:
+    async def _invoke(self, body: dict[str, Any], *, within: float) -> Any:
         # The library types its reply as an unspecified dict or bytes; it is bytes for JSON, too.
         invoke = cast(
             "Callable[[str, dict[str, Any]], Awaitable[bytes]]",
             self._client.functions.invoke,  # pyright: ignore[reportUnknownMemberType]
         )
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(within):
                 raw = await invoke(self.name, {"body": body})
         except TimeoutError as error:
             raise FunctionFailed(
-                f"Edge Function {self.name} did not answer within {self._seconds:g} s",
+                f"Edge Function {self.name} did not answer within {within:g} s",
                 kind=ColdStartKind.TIMED_OUT,
             ) from error
         except httpx.TransportError as error:

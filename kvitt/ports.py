@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from kvitt.domain.follow_ups import FollowUp
     from kvitt.domain.health import Connection, Heard, Mode
     from kvitt.domain.money import Totals
+    from kvitt.domain.pages import PageSize
     from kvitt.domain.reconcile import FoundVoucher
     from kvitt.domain.records import TakenRecord
     from kvitt.domain.vouchers import Voucher
+    from kvitt.domain.warmth import Habit
 
 
 # -- the ledger ------------------------------------------------------------------------------------
@@ -158,6 +160,13 @@ class Ledger(Protocol):
         self, period: Period, attempt: UUID, function: str, seen: ColdStart
     ) -> None: ...
     async def record_warm_up(self, attempt: UUID, length: timedelta) -> None: ...
+    async def function_habit(self, function: str) -> Habit: ...
+    async def learned_page(
+        self, integration: str, function: str, *, memory_mb: int
+    ) -> PageSize | None: ...
+    async def remember_page(
+        self, period: Period, function: str, page: PageSize, *, memory_mb: int
+    ) -> None: ...
     async def read_batch(
         self, period: Period, *, after: int, records: int, lines: int
     ) -> list[TakenRecord]: ...
@@ -243,13 +252,29 @@ class ColdStartKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
 
 
+class Consequence(StrEnum):
+    """What a cold start meant for its period."""
+
+    WARM_UP = "warm-up"
+    SLOW_PAGE = "slow page"
+    CALLED_AGAIN = "called again"
+    PAGE_HALVED = "page halved"
+    PERIOD_WAITS = "period waits"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColdStart:
-    """One cold start. Milliseconds; `boot_ms` is the function's own word, where it had one."""
+    """One cold start. Milliseconds; `boot_ms` is the function's own word, where it had one.
+
+    `cost_ms`: how long it held the period up. `page`: how many records were asked for, if any were.
+    """
 
     kind: ColdStartKind
     reply_ms: float
+    consequence: Consequence
+    cost_ms: float | None = None
     boot_ms: float | None = None
+    page: int | None = None
     detail: str | None = None
 
 
@@ -263,7 +288,10 @@ class Pong:
 
 
 class Page(BaseModel):
-    """What one invocation took: `taken` now, `total` so far, `done` when the batch is frozen."""
+    """What one invocation took: `taken` now, `total` so far, `done` when the batch is frozen.
+
+    `booted`: the worker was started for it, which took `boot_ms` by its own word.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -271,6 +299,8 @@ class Page(BaseModel):
     taken: int
     total: int
     done: bool
+    booted: bool = False
+    boot_ms: float | None = None
 
 
 class Collector(Protocol):
@@ -278,7 +308,7 @@ class Collector(Protocol):
 
     name: str
 
-    async def ping(self) -> Pong: ...
+    async def ping(self, *, within: float) -> Pong: ...
     async def collect(self, period: Period, *, page: int) -> Page: ...
 
 

@@ -36,6 +36,7 @@ from prefect.workers.base import (
     BaseWorkerResult,
 )
 
+from blocks.links import link_to
 from workers.engine import Ending
 from workers.flow_loop import FlowLoop
 from workers.patience import Patience
@@ -226,11 +227,16 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, WarmWorkerResul
             },
             payload={
                 "text": f"worker {self.name}: {blocked}",
+                "link": next((link_to(flow_run=str(i)) for i in self._named(blocked.run)), None),
                 "run": blocked.run,
                 "seconds": blocked.seconds,
                 "stack": blocked.stack,
             },
         )
+
+    def _named(self, name: str) -> list[UUID]:
+        """Return the runs of ours that had this name when they were taken."""
+        return [i for i, (run, _) in self._runs.items() if run.flow_run.name == name]
 
     async def _end_process(self, blocked: Blocked) -> None:
         """Say what happened, and end: only a new process gets the others going again."""

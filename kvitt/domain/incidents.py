@@ -23,6 +23,7 @@ class IncidentKind(StrEnum):
     UNREADABLE = "unreadable"
     UNALIGNED = "unaligned"
     UNHEALTHY = "unhealthy"
+    COLD_STARTS = "cold-starts"
 
 
 _ABOUT = {
@@ -30,11 +31,16 @@ _ABOUT = {
     IncidentKind.UNREADABLE: "integration",
     IncidentKind.UNALIGNED: "deployments",
     IncidentKind.UNHEALTHY: "connection",
+    IncidentKind.COLD_STARTS: "function",
 }
 
 
 class Incident(BaseModel):
-    """One incident as the ledger has it: open, then over. `what` is for a person."""
+    """One incident as the ledger has it: open, then over. `what` is for a person.
+
+    `flow_run`: id of the latest run that worked on its period; `deployment`: id of that of its
+    integration. Both are known of incidents that are to be told, where there are any.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -49,6 +55,8 @@ class Incident(BaseModel):
     opened_at: AwareDatetime
     told_at: AwareDatetime | None
     ended_at: AwareDatetime | None
+    flow_run: str | None = None
+    deployment: str | None = None
 
     @property
     def event(self) -> str:
@@ -81,5 +89,7 @@ class Incident(BaseModel):
             "due_at": None if self.due_at is None else self.due_at.isoformat(),
             "periods": self.periods,
             "since": self.since.isoformat(),
+            "flow_run": self.flow_run,
+            "deployment": self.deployment,
             "text": self.words,
         }

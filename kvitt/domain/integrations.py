@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, Strict, model_validat
 from kvitt.domain.calendar import check_cron
 from kvitt.domain.fields import Currency, Identifier, NonEmpty
 from kvitt.domain.mapping import Mapping, Part
+from kvitt.domain.pages import HOSTED_MEMORY_MB
 
 if TYPE_CHECKING:
     from kvitt.domain.periods import Period
@@ -60,10 +61,12 @@ class Limits(Part):
     """How much at once, and how long. Seconds, unless the name says otherwise.
 
     A period waits `first_wait` for a vendor or an Edge Function that is away, then twice as long
-    each time, up to `longest_wait`.
+    each time, up to `longest_wait`. `function_memory`: what a worker of the Edge Function may use,
+    in MB, where it runs elsewhere than at Supabase.
     """
 
     page_records: Count = Field(default=500, ge=1, le=20_000)
+    function_memory: Count = Field(default=HOSTED_MEMORY_MB, ge=16, le=65_536)
     chunk_lines: Count | None = Field(default=None, ge=2)
     at_once: Count | None = Field(default=None, ge=1)
     settle: Number | None = Field(default=None, ge=0)
@@ -82,6 +85,7 @@ class Timeouts(Part):
     connect: Number = Field(default=10, gt=0)
     read: Number | None = Field(default=None, gt=0)
     pool: Number = Field(default=60, gt=0)
+    ping: Number = Field(default=30, ge=1)
     function: Number = Field(default=150, gt=0)
 
 

@@ -101,14 +101,27 @@ def _amount(amount: str) -> str:
     return f"{Decimal(amount):,.2f}" if Decimal(amount) == round(Decimal(amount), 2) else amount
 
 
+_CONSEQUENCES = {
+    "warm-up": "the warm-up took {cost} longer",
+    "slow page": "a page waited for it",
+    "called again": "the page was asked for again after {cost}",
+    "page halved": "the page of {page} was halved after {cost}",
+    "period waits": "the period had to wait",
+}
+
+
 def _cold_starts(cold_starts: list[Mapping[str, Any]]) -> str:
-    if not cold_starts:
-        return "none"
-    return ", ".join(
-        f"{c['kind']} ({'?' if c['boot_ms'] is None else c['boot_ms']} ms to boot, "
-        f"{c['reply_ms']} ms to answer)"
-        for c in cold_starts
-    )
+    return ", ".join(_cold_start(c) for c in cold_starts) or "none"
+
+
+def _cold_start(cold: Mapping[str, Any]) -> str:
+    """Say how it was, and what came of it; of older receipts, that is not known."""
+    boot = "?" if cold["boot_ms"] is None else cold["boot_ms"]
+    words = f"{boot} ms to boot, {cold['reply_ms']} ms to answer"
+    if cold.get("consequence"):
+        cost = _seconds((cold["cost_ms"] or 0) / 1000)
+        words += "; " + _CONSEQUENCES[cold["consequence"]].format(cost=cost, page=cold["page"])
+    return f"{cold['kind']} ({words})"
 
 
 def _duration(seconds: float) -> str:

@@ -22,8 +22,10 @@ from kvitt.domain.follow_ups import FollowUp
 from kvitt.domain.health import Connection, ModeChange
 from kvitt.domain.incidents import Incident
 from kvitt.domain.integrations import Integration
+from kvitt.domain.pages import PageSize
 from kvitt.domain.periods import Period
 from kvitt.domain.records import TakenRecord
+from kvitt.domain.warmth import Habit
 from kvitt.ledger.rows import (
     Calendar,
     Heartbeat,
@@ -117,11 +119,41 @@ class SupabaseLedger:
             p_boot_ms=seen.boot_ms,
             p_reply_ms=seen.reply_ms,
             p_detail=seen.detail,
+            p_consequence=seen.consequence,
+            p_cost_ms=seen.cost_ms,
+            p_page=seen.page,
         )
 
     async def record_warm_up(self, attempt: UUID, length: timedelta) -> None:
         """Write down how long an attempt warmed its function up."""
         await self._call("record_warm_up", p_attempt=str(attempt), p_length=_interval(length))
+
+    async def function_habit(self, function: str) -> Habit:
+        """Return what the last attempts saw of a function, of all integrations."""
+        return _read(Habit, await self._call("function_habit", p_function=function))
+
+    async def learned_page(
+        self, integration: str, function: str, *, memory_mb: int
+    ) -> PageSize | None:
+        """Return how many records it takes at once, if that was learned with so much memory."""
+        answer = await self._call("page_of", p_integration=integration, p_function=function)
+        if answer is None or answer["memory_mb"] != memory_mb:
+            return None
+        return _read(PageSize, {name: answer[name] for name in ("records", "good", "too_much")})
+
+    async def remember_page(
+        self, period: Period, function: str, page: PageSize, *, memory_mb: int
+    ) -> None:
+        """Remember for the next period how many records it takes at once."""
+        await self._call(
+            "remember_page",
+            **_fenced(period),
+            p_function=function,
+            p_records=page.records,
+            p_good=page.good,
+            p_too_much=page.too_much,
+            p_memory_mb=memory_mb,
+        )
 
     async def read_batch(
         self, period: Period, *, after: int, records: int, lines: int

@@ -111,6 +111,22 @@ def test_a_cold_start_is_told_with_what_it_cost(boot_ms: int | None, told: str) 
     assert "cold starts   none" in shown()
 
 
+@pytest.mark.parametrize(
+    ("consequence", "told"),
+    [
+        ("warm-up", "the warm-up took 1.2 s longer"),
+        ("slow page", "a page waited for it"),
+        ("called again", "the page was asked for again after 1.2 s"),
+        ("page halved", "the page of 500 was halved after 1.2 s"),
+        ("period waits", "the period had to wait"),
+    ],
+)
+def test_a_cold_start_is_told_with_what_came_of_it(consequence: str, told: str) -> None:
+    cold = {"kind": "timed_out", "boot_ms": None, "reply_ms": 200, "cost_ms": 1200, "page": 500}
+    words = f"timed_out (? ms to boot, 200 ms to answer; {told})"
+    assert words in shown(cold_starts=[{**cold, "consequence": consequence}])
+
+
 def test_what_was_uncertain_is_told() -> None:
     resent = {"chunk": 2, "sends": 1, "detail": "found when read back"}
     assert "chunk 2: found when read back, sent 1 x" in shown(resent=[resent])

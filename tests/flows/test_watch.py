@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -18,13 +12,11 @@ import psycopg
 import pytest
 import yaml
 
-from deployments.automations import NOTIFICATIONS
 from kvitt.domain.calendar import due_before
-from sandbox.processes import CHECKOUT, inherited_environment
 from sandbox.stack import CommandFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.flows.conftest import Running
 
@@ -236,97 +228,6 @@ def test_past_periods_are_filled_in_by_a_parameter(running: Running, tmp_path: P
     assert settled(running, "history", periods=4)
     told = running.stack.run("kvitt", "backfill", "history", "--from", since.isoformat(), "--wait")
     assert "0 periods were written into the past\n4 of 4 periods settled, 0 vouchers" in told
-
-
-@pytest.fixture
-def heard() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A webhook that people listen to: its address, and what was posted there."""
-    posted: list[dict[str, str]] = []
-
-    class Webhook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/people", posted
-    server.shutdown()
-    server.server_close()
-
-
-SAVE = """
-import json, sys
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
-CustomWebhookNotificationBlock(
-    name="people", url=json.load(sys.stdin)["url"],
-    json_data={"subject": "{{subject}}", "body": "{{body}}"},
-).save("people", overwrite=True)
-"""
-
-
-def test_people_are_told_of_each_kind_once(
-    running: Running, tmp_path: Path, heard: tuple[str, list[dict[str, str]]]
-) -> None:
-    url, posted = heard
-    assert "nobody is told" in said(running, "kvitt", "apply")
-    with pytest.raises(CommandFailed, match="there is no block custom-webhook/nobody"):
-        running.stack.run("kvitt", "apply", "--notify", "custom-webhook/nobody")
-    running.stack.run_python("-c", SAVE, given={"url": url})
-    running.stack.run("kvitt", "apply", "--notify", "custom-webhook/people")
-    assert "nobody is told" not in said(running, "kvitt", "apply")  # it is remembered
-    time.sleep(3)  # the server reads its automations anew each second or so
-
-    for event in NOTIFICATIONS:
-        api(
-            running,
-            "POST",
-            "events",
-            [
-                {
-                    "id": str(uuid4()),
-                    "event": event,
-                    "occurred": datetime.now(UTC).isoformat(),
-                    "resource": {"prefect.resource.id": "kvitt.integration.fjordby"},
-                    "payload": {"text": f"what happened: {event}"},
-                }
-            ],
-        )
-    wait_for(lambda: len(posted) >= len(NOTIFICATIONS), 30)
-    told = {post["subject"]: post["body"] for post in posted}
-    assert told == {s: f"what happened: {event}" for event, s in NOTIFICATIONS.items()}
-
-    posted.clear()
-    enrolled(running, tmp_path, "unwatched")
-    with ledger_database(running) as database:
-        database.execute(
-            "update kvitt.integrations set expected_since = '-infinity' where id = 'unwatched'"
-        )
-    watch(running)
-    wait_for(lambda: any("unwatched@" in post["body"] for post in posted), 30)
-    wait_for(lambda: settled(running, "unwatched"))
-    watch(running)
-    wait_for(lambda: any("over: late of unwatched" in post["body"] for post in posted), 30)
-    late = [post for post in posted if "unwatched@" in post["body"]]
-    assert [post["subject"] for post in late] == ["kvitt: late"]
-
-
-def said(running: Running, *command: str) -> str:
-    """Return what a command printed, on both streams."""
-    done = subprocess.run(
-        [Path(sys.executable).parent / command[0], *command[1:]],
-        cwd=CHECKOUT,
-        env={**inherited_environment(), **running.stack.env},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    return done.stdout + done.stderr
 
 
 def test_watch_gives_a_sign_of_life(running: Running) -> None:

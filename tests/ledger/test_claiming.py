@@ -12,7 +12,8 @@ import pytest
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused
 from kvitt.domain.money import Totals
-from kvitt.ports import ClaimOutcome, ColdStart, ColdStartKind, Trigger
+from kvitt.domain.pages import PageSize
+from kvitt.ports import ClaimOutcome, ColdStart, ColdStartKind, Consequence, Trigger
 from tests.cast import HOUR, LEASE, NORDVEST, PERSON, WATCH, another
 from tests.ledger.protocol import SETTLE
 from tests.ledger.stages import collect
@@ -377,6 +378,7 @@ def fenced_calls(stage: Stage, period: Period) -> list[Awaitable[Any]]:
         ledger.postpone(period, "vendor", LEASE, postponed=1, reason="why"),
         ledger.postpone(period, "budget", LEASE, postponed=0, reason="why"),
         ledger.fail(period, "why"),
+        ledger.remember_page(period, "collect", PageSize(records=1), memory_mb=256),
     ]
 
 
@@ -400,6 +402,7 @@ async def test_each_function_that_takes_a_fence_is_among_them(enrol: Enrol) -> N
             "suspend_period",
             "postpone_period",
             "fail_period",
+            "remember_page",
         ),
     }
     assert {name for (name,) in fenced} == tried
@@ -409,7 +412,15 @@ def snapshot(stage: Stage) -> list[Any]:
     """Return all that the ledger knows of an integration."""
     return [
         stage.ask(f"select t::text from kvitt.{table} t where integration_id = %(id)s order by 1")  # noqa: S608 - our own names
-        for table in ("periods", "chunks", "set_aside", "attempts", "records", "cold_starts")
+        for table in (
+            "periods",
+            "chunks",
+            "set_aside",
+            "attempts",
+            "records",
+            "cold_starts",
+            "pages",
+        )
     ]
 
 
@@ -472,11 +483,18 @@ async def test_a_cold_start_is_kept_with_its_period_and_attempt(enrol: Enrol) ->
     stage = await enrol(NORDVEST)
     period = await stage.claimed()
     [[attempt]] = stage.ask("select id from kvitt.attempts where integration_id = %(id)s")
-    seen = ColdStart(kind=ColdStartKind.BOOTED, reply_ms=184.2, boot_ms=31)
+    seen = ColdStart(
+        kind=ColdStartKind.BOOTED,
+        reply_ms=184.2,
+        boot_ms=31,
+        consequence=Consequence.SLOW_PAGE,
+        cost_ms=31,
+        page=500,
+    )
     await stage.ledger.record_cold_start(period, attempt, "collect", seen)
-    columns = "due_at, attempt, function, kind::text, boot_ms::text, reply_ms::text"
+    columns = "due_at, attempt, function, kind::text, boot_ms::text, reply_ms::text, page"
     assert stage.ask(f"select {columns} from kvitt.cold_starts where integration_id = %(id)s") == [  # noqa: S608 - our own words
-        (period.due_at, attempt, "collect", "booted", "31", "184.2")
+        (period.due_at, attempt, "collect", "booted", "31", "184.2", 500)
     ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
@@ -12,7 +13,8 @@ from kvitt.budget import MonthlyBudget
 from kvitt.domain.budget import Purpose
 from kvitt.domain.incidents import IncidentKind
 from kvitt.domain.money import Totals
-from kvitt.ports import Trigger
+from kvitt.domain.warmth import Habit
+from kvitt.ports import ColdStart, ColdStartKind, Consequence, Trigger
 from tests.cast import FJORDBY, HOUR, MINUTE, NORDVEST, TOUR
 from tests.ledger.stages import budget, close, collect, frozen, intend, spend
 
@@ -218,16 +220,150 @@ async def test_a_failed_period_is_told_with_its_reason_and_the_way_on(long_ago: 
     assert await noted(stage) == ["kvitt.incident.over"]
 
 
-async def test_an_uncertain_period_is_told_with_its_time(long_ago: Enrol) -> None:
-    stage = await long_ago(FJORDBY)
+async def uncertain(stage: Stage) -> datetime:
+    """Leave its period uncertain; returns until when."""
     period = await frozen(stage)
     await intend(stage, period, 1, 3)
     await stage.ledger.settle_chunk(period, 1, "uncertain")
     until = await stage.ledger.suspend(period, "no reply to the first call")
     await close(stage, "uncertain")
+    return until
+
+
+async def test_a_period_that_is_uncertain_for_an_hour_is_told_with_its_time(
+    long_ago: Enrol,
+) -> None:
+    stage = await long_ago(FJORDBY)
+    until = await uncertain(stage)
+    assert await noted(stage) == []
+    [open_one] = [
+        i for i in await stage.ledger.read_incidents(limit=9) if i.subject in named(stage)
+    ]
+    assert open_one.kind is IncidentKind.UNCERTAIN
+    begun_before(stage, timedelta(minutes=59))
+    assert await noted(stage) == []
+    begun_before(stage, timedelta(minutes=1))
     incident = await the_one(stage)
     assert incident.event == "kvitt.period.uncertain"
     assert f"{until:%Y-%m-%d %H:%M} UTC" in incident.what
+
+
+def named(stage: Stage) -> str:
+    return stage.period("key")[0]
+
+
+def begun_before(stage: Stage, time: timedelta) -> None:
+    stage.ask(
+        "update kvitt.incidents set since = since - %(time)s where integration_id = %(id)s"
+        " returning id",
+        time=time,
+    )
+
+
+async def test_what_is_uncertain_for_some_minutes_is_told_to_nobody(long_ago: Enrol) -> None:
+    stage = await long_ago(FJORDBY)
+    await uncertain(stage)
+    assert await noted(stage) == []
+    stage.time_passes(HOUR / 2)
+    period = await stage.claimed()
+    await stage.ledger.settle_chunk(period, 1, "confirmed")
+    assert await noted(stage) == []
+    begun_before(stage, HOUR)
+    assert await noted(stage) == []
+
+
+async def test_an_incident_knows_the_run_and_the_deployment_that_it_is_about(
+    long_ago: Enrol,
+) -> None:
+    stage = await long_ago(NORDVEST)
+    deployment = str(uuid4())
+    await stage.ledger.name_deployments({stage.id: deployment})
+    incident = await the_one(stage)
+    assert (incident.kind, incident.flow_run) == (IncidentKind.LATE, None)
+    assert incident.deployment == deployment
+    for run in ("first-run", "second-run"):
+        period = await stage.claimed(trigger=Trigger(kind="schedule", flow_run=run))
+        await close(stage, "interrupted")
+    period = await stage.claimed(trigger=Trigger(kind="schedule", flow_run="third-run"))
+    await stage.ledger.fail(period, "the account is closed")
+    await close(stage, "failed")
+    failed = [i for i in await stage.ledger.note_incidents(stage.id) if i.kind == "failed"]
+    assert [i.flow_run for i in failed] == ["third-run"]
+    assert failed[0].payload()["deployment"] == deployment
+
+
+# -- cold starts -----------------------------------------------------------------------------------
+
+
+async def cold(stage: Stage, function: str, number: int, **how: Any) -> None:
+    period = await stage.ledger.read_period(stage.id, stage.due[0])
+    [[attempt]] = stage.ask("select id from kvitt.attempts where integration_id = %(id)s")
+    seen = ColdStart(
+        reply_ms=200, consequence=Consequence.CALLED_AGAIN, **{"kind": "boot_error", **how}
+    )
+    for _ in range(number):
+        await stage.ledger.record_cold_start(period, attempt, function, seen)
+
+
+async def piled_up(stage: Stage, function: str) -> list[Incident]:
+    untold = await stage.ledger.note_incidents()
+    found = [i for i in untold if i.subject == function]
+    for incident in found:
+        await stage.ledger.incident_told(incident)
+    return found
+
+
+async def test_five_failed_starts_within_an_hour_are_told_once(enrol: Enrol) -> None:
+    stage, function = await enrol(NORDVEST), f"collect-{uuid4()}"
+    await stage.claimed()
+    await cold(stage, function, 4)
+    await cold(stage, function, 20, kind=ColdStartKind.BOOTED)
+    assert await piled_up(stage, function) == []
+    await cold(stage, function, 1, kind=ColdStartKind.TIMED_OUT)
+    [incident] = await piled_up(stage, function)
+    assert incident.event == "kvitt.function.cold-starts"
+    assert "4 x boot_error, 1 x timed_out, 20 x booted" in incident.what
+    assert "the exports of Teater Nordvest for 5 s" in incident.what
+    await cold(stage, function, 3)
+    assert await piled_up(stage, function) == []
+
+
+async def test_it_is_over_when_none_has_failed_for_an_hour(enrol: Enrol) -> None:
+    stage, function = await enrol(NORDVEST), f"collect-{uuid4()}"
+    await stage.claimed()
+    await cold(stage, function, 5)
+    assert len(await piled_up(stage, function)) == 1
+    older = "update kvitt.cold_starts set seen_at = seen_at - %(time)s where id in (%(which)s)"
+    which = "select id from kvitt.cold_starts where integration_id = %(id)s"
+    query = older.replace("%(which)s", f"{which} limit 4") + " returning id"
+    stage.ask(query, time=HOUR)
+    assert await piled_up(stage, function) == []  # one is left
+    stage.ask(older.replace("%(which)s", which) + " returning id", time=HOUR)
+    [over] = await piled_up(stage, function)
+    assert over.event == "kvitt.incident.over"
+
+
+async def test_boots_are_told_when_they_cost_two_minutes(enrol: Enrol) -> None:
+    stage, function = await enrol(NORDVEST), f"collect-{uuid4()}"
+    await stage.claimed()
+    await cold(stage, function, 7, kind=ColdStartKind.BOOTED, cost_ms=17_000)
+    assert await piled_up(stage, function) == []
+    await cold(stage, function, 1, kind=ColdStartKind.BOOTED, cost_ms=1_000)
+    [incident] = await piled_up(stage, function)
+    assert "within an hour 8 x booted, which held up the exports" in incident.what
+    assert "for 120 s" in incident.what
+
+
+async def test_a_function_is_known_by_the_attempts_that_warmed_it_up(enrol: Enrol) -> None:
+    stage, function = await enrol(NORDVEST), f"collect-{uuid4()}"
+    await stage.claimed()
+    assert await stage.ledger.function_habit(function) == Habit()
+    await cold(stage, function, 2, kind=ColdStartKind.BOOTED)
+    await cold(stage, function, 3)
+    assert await stage.ledger.function_habit(function) == Habit()  # not warmed up
+    [[attempt]] = stage.ask("select id from kvitt.attempts where integration_id = %(id)s")
+    await stage.ledger.record_warm_up(attempt, timedelta(seconds=1))
+    assert await stage.ledger.function_habit(function) == Habit(boots=2, boot_seconds=0.2)
 
 
 async def test_a_worker_that_died_and_that_nobody_followed_is_told(long_ago: Enrol) -> None:

@@ -28,6 +28,7 @@ TABLES = {
     "attempts",
     "chunks",
     "cold_starts",
+    "pages",
     "set_aside",
     "decisions",
     "budgets",

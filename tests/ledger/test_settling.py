@@ -10,7 +10,7 @@ import pytest
 
 from kvitt.domain.errors import LeaseLost, LedgerRefused
 from kvitt.domain.money import Totals, checksum_of
-from kvitt.ports import ColdStart, ColdStartKind
+from kvitt.ports import ColdStart, ColdStartKind, Consequence
 from tests.cast import HOUR, LEASE, NORDVEST, claim_from_abroad
 from tests.ledger.protocol import SETTLE
 from tests.ledger.stages import LEASE_RAN_OUT, close, collect, intend, post, totals
@@ -253,7 +253,13 @@ async def test_the_receipt_tells_what_went_wrong_on_the_way(enrol: Enrol) -> Non
     records = await stage.approve(3)
     period = await stage.claimed()
     [[attempt]] = stage.ask("select id from kvitt.attempts where integration_id = %(id)s")
-    seen = ColdStart(kind=ColdStartKind.BOOT_ERROR, reply_ms=12.5, detail="503")
+    seen = ColdStart(
+        kind=ColdStartKind.BOOT_ERROR,
+        reply_ms=12.5,
+        consequence=Consequence.CALLED_AGAIN,
+        cost_ms=1012.5,
+        detail="503",
+    )
     await stage.ledger.record_cold_start(period, attempt, "collect", seen)
     await collect(stage, period)
     sent = totals(records)
@@ -272,7 +278,9 @@ async def test_the_receipt_tells_what_went_wrong_on_the_way(enrol: Enrol) -> Non
     assert receipt["requests"] == {"export": 2, "token": 1, "read-back": 3}
     assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["uncertain", "settled"]
     assert receipt["resent"] == [{"chunk": 1, "sends": 1, "detail": "found when read back"}]
-    assert [start["kind"] for start in receipt["cold_starts"]] == ["boot_error"]
+    [start] = receipt["cold_starts"]
+    assert (start["kind"], start["consequence"]) == ("boot_error", "called again")
+    assert start["cost_ms"] == 1012.5
 
 
 async def test_a_failed_period_keeps_what_it_took_and_goes_on_from_there(enrol: Enrol) -> None:

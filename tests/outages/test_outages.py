@@ -149,7 +149,8 @@ class Collector:
     project: ClockedProject
     name: str = "collect"
 
-    async def ping(self) -> Pong:
+    async def ping(self, *, within: float) -> Pong:
+        del within
         return Pong(booted=False, boot_ms=None, reply_ms=3)
 
     async def collect(self, period: Period, *, page: int) -> Page:

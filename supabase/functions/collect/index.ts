@@ -12,7 +12,11 @@ function answer(body: unknown, status = 200): Response {
   return Response.json(body, { status });
 }
 
-async function collect(request: Request, body: Record<string, unknown>): Promise<Response> {
+async function collect(
+  request: Request,
+  body: Record<string, unknown>,
+  boot: Record<string, unknown>,
+): Promise<Response> {
   const key = request.headers.get("apikey") ?? "";
   const bearer = request.headers.get("authorization") ?? `Bearer ${key}`;
   const reply = await fetch(`${Deno.env.get("SUPABASE_URL")}/rest/v1/rpc/collect_page`, {
@@ -30,7 +34,10 @@ async function collect(request: Request, body: Record<string, unknown>): Promise
       p_limit: body.page,
     }),
   });
-  // What the database says goes back as it is: a page, or {code, message}.
+  if (reply.ok) {
+    return answer({ ...(await reply.json()), ...boot });
+  }
+  // What the database says goes back as it is: {code, message}.
   return new Response(reply.body, {
     status: reply.status,
     headers: { "content-type": "application/json" },
@@ -40,14 +47,15 @@ async function collect(request: Request, body: Record<string, unknown>): Promise
 Deno.serve(async (request) => {
   const firstAnswer = booted;
   booted = false;
+  const boot = { booted: firstAnswer, boot_ms: firstAnswer ? bootMs : null };
   const body = await request.json().catch(() => null);
   if (body?.ping) {
-    return answer({ booted: firstAnswer, boot_ms: firstAnswer ? bootMs : null });
+    return answer(boot);
   }
   if (typeof body?.key !== "string" || !(Number.isInteger(body.page) && body.page > 0)) {
     return answer({ code: "BAD_REQUEST", message: "expected {ping} or {key, integration, due_at, fence, page}" }, 400);
   }
-  return await collect(request, body);
+  return await collect(request, body, boot);
 });
 
 bootMs = Math.round(performance.now() - started);
