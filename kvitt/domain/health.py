@@ -216,7 +216,8 @@ def as_rows(connections: list[Connection]) -> list[tuple[str, ...]]:
 
 def _row(it: Connection) -> tuple[str, ...]:
     mode = f"{it.mode or 'not known yet'}"
-    if it.mode is Mode.PASSIVE or not (it.by_default or it.mode is None):
+    usual = it.mode is Mode.ACTIVE and it.by_default and not it.cool_downs
+    if it.mode is not None and not usual:
         mode += f" since {_minute(it.mode_since)} by {it.mode_by}: {it.mode_reason}"
     why = "; ".join(filter(None, [it.why, it.unasked and f"not probed: {it.unasked}"]))
     next_probe = f"{_minute(it.next_probe)}{' (trial)' * (it.mode is Mode.PASSIVE)}"
