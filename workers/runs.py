@@ -41,7 +41,7 @@ class Flows:
             if entrypoint not in self._loaded:
                 self._loaded[str(entrypoint)] = await _import(entrypoint)
                 # What was imported stays. To look through all of it for garbage, again and again,
-                # was a third of the processor time of a large export.
+                # was up to a third of the processor time of a large export.
                 gc.freeze()
         return self._loaded[str(entrypoint)]
 
