@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli import files, mapping, scheduler
+from cli.checkpoint import checkpoint
 from cli.facts import facts
 from cli.ledger import open_ledger as _ledger
 from cli.server import demand_server, never_start_one
@@ -59,6 +60,7 @@ app.add_typer(records, name="records", no_args_is_help=True)
 mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
 app.add_typer(mappings, name="mapping", no_args_is_help=True)
 app.command()(facts)
+app.command()(checkpoint)
 second_scheduler = typer.Typer(help="The second scheduler: pg_cron, in the database.")
 app.add_typer(second_scheduler, name="scheduler", no_args_is_help=True)
 

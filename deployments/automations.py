@@ -66,6 +66,7 @@ NOTIFICATIONS = {
     "kvitt.watcher.silent": "kvitt: a watcher is silent",
     "kvitt.integration.unreadable": "kvitt: an integration cannot be read",
     "kvitt.deployments.unaligned": "kvitt: the deployments are not in line",
+    "kvitt.checkpoint.failed": "kvitt: the checkpoint found something to mend",
     "kvitt.incident.over": "kvitt: over",
 }
 _REMEMBERED = "kvitt_notify"
@@ -108,6 +109,15 @@ async def apply_notifications(named: str | None) -> list[str] | None:
     found = await _notifying_block(str(block))
     await Variable.aset(_REMEMBERED, str(block), overwrite=True)
     return await apply_automations(notifications(found))
+
+
+async def remembered_block() -> UUID | None:
+    """Return the id of the block that tells people; None where none was ever named.
+
+    Raises BlockMissing where it is gone.
+    """
+    block = await Variable.aget(_REMEMBERED)
+    return None if block is None else await _notifying_block(str(block))
 
 
 async def _notifying_block(named: str) -> UUID:
