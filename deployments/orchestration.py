@@ -27,7 +27,7 @@ from deployments import automations as declared
 from flows import deployments
 from kvitt.checkpoint import Awaits, Broken, Group, NotApplicable, Site, each, once
 from kvitt.checkpoint.clocks import compared_by_date
-from kvitt.checkpoint.orchestration import CLOCK
+from kvitt.checkpoint.orchestration import CLOCK, used
 from kvitt.checkpoint.schema import in_short
 
 if TYPE_CHECKING:
@@ -384,6 +384,24 @@ async def notifications(site: Site) -> str:
     return await _declared(declared.notifications(block))
 
 
+@once(
+    "scheduler-deployments",
+    Group.ORCHESTRATION,
+    checks="the second scheduler, if used: it knows the deployment of each integration left to it",
+    why="It asks Prefect for a run by the deployment's id.",
+    remedy=f"{_APPLY}, which tells it",
+    needs=("server-key", "scheduler"),
+)
+async def scheduler_deployments(site: PrefectSite) -> str:
+    """Compare what it was told with what there is."""
+    found = await used(site)
+    there = await deployments.deployment_ids(site.project)
+    wrong = [one.id for one in found.integrations if str(one.deployment) != there.get(one.id)]
+    if wrong:
+        raise Broken(f"it does not know the deployment of {in_short(wrong)}")
+    return f"{len(found.integrations)} deployments are known"
+
+
 ITEMS = (
     server,
     server_key,
@@ -400,6 +418,7 @@ ITEMS = (
     notify,
     notifications,
     clock_server,
+    scheduler_deployments,
 )
 
 

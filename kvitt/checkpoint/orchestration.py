@@ -99,7 +99,7 @@ async def clock_vendor(site: Site, who: Integration) -> str:
 )
 async def scheduler(site: Site) -> str:
     """Look at what the database says of it."""
-    found = await _used(site)
+    found = await used(site)
     lacking = [name for name, there in found.extensions.items() if not there]
     if lacking:
         raise Broken(f"the database has no {', '.join(lacking)}")
@@ -120,7 +120,7 @@ async def scheduler(site: Site) -> str:
 )
 async def scheduler_secrets(site: Site) -> str:
     """Look whether they are there; what they are is nobody's business."""
-    found = await _used(site)
+    found = await used(site)
     lacking = [f"{s.name} ({s.what})" for s in found.secrets if s.required and not s.there]
     if lacking:
         raise Broken(f"Vault has no {in_short(lacking)}")
@@ -138,7 +138,7 @@ async def scheduler_secrets(site: Site) -> str:
 )
 async def scheduler_calls_out(site: Site) -> str:
     """Let the database send a harmless request to each, and wait for what comes."""
-    await _used(site)
+    await used(site)
     requests = await site.ledger.call_out()
     until = asyncio.get_running_loop().time() + _REPLIES_SECONDS
     replies: dict[str, int] = {}
@@ -165,29 +165,12 @@ async def scheduler_calls_out(site: Site) -> str:
 )
 async def scheduler_at_work(site: Site) -> str:
     """Look at its heartbeat."""
-    found = await _used(site)
+    found = await used(site)
     beaten = found.heartbeats.get("pg_cron")
     if beaten is None or found.now - beaten > _MISSED:
         since = "ever" if beaten is None else f"{beaten:%Y-%m-%d %H:%M} UTC"
         raise Broken(f"it has not run since {since}")
     return f"it ran {max(0, (found.now - beaten).total_seconds()):.0f} s ago"
-
-
-@once(
-    "scheduler-deployments",
-    Group.ORCHESTRATION,
-    checks="the second scheduler, if used: it knows the deployment of each integration left to it",
-    why="It asks Prefect for a run by the deployment's id.",
-    remedy="kvitt apply, which tells it",
-    needs=("scheduler",),
-)
-async def scheduler_deployments(site: Site) -> str:
-    """Look at what it was told."""
-    found = await _used(site)
-    unknown = [one.id for one in found.integrations if one.deployment is None]
-    if unknown:
-        raise Broken(f"it knows no deployment of {in_short(unknown)}")
-    return f"{len(found.integrations)} deployments are known"
 
 
 ITEMS = (
@@ -198,11 +181,10 @@ ITEMS = (
     scheduler_secrets,
     scheduler_calls_out,
     scheduler_at_work,
-    scheduler_deployments,
 )
 
 
-async def _used(site: Site) -> SecondScheduler:
+async def used(site: Site) -> SecondScheduler:
     """Return what of the second scheduler is there; NotApplicable where nobody uses it."""
     used = [who for who in site.integrations or () if who.scheduler is not Scheduler.PREFECT]
     found = await site.ledger.read_second_scheduler()

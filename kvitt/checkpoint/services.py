@@ -14,6 +14,7 @@ from kvitt.checkpoint.rehearsal import rehearsal
 from kvitt.checkpoint.schema import in_short
 from kvitt.domain.errors import FunctionFailed, LeaseLost, Refused, Unsent
 from kvitt.domain.integrations import Timeouts
+from kvitt.domain.periods import PeriodState
 from kvitt.edge import EdgeFunction
 from kvitt.vendors import VENDORS
 
@@ -64,8 +65,11 @@ async def function_page(site: Site) -> str:
         period, began = answer.period, time.monotonic()
         page = await _collect(_function(site, who), period)
         took = time.monotonic() - began
+        kept = await site.ledger.read_period(period.integration_id, period.due_at)
     if (page.key, page.taken, page.total, page.done) != (period.key, 0, 0, True):
         raise Broken(f"to an empty period it says {page.model_dump_json()}")
+    if kept.state is not PeriodState.COLLECTED:
+        raise Broken("it says that the batch is frozen, and the ledger has not frozen it")
     return f"an empty page in {took * 1000:.0f} ms"
 
 
