@@ -103,11 +103,12 @@ async def apply_notifications(named: str | None) -> list[str] | None:
 
     Returns the names of the automations that were created; None where no block was ever named.
     """
-    block = named or await Variable.aget(_REMEMBERED)
+    block = named or await _remembered()
     if block is None:
         return None
-    found = await _notifying_block(str(block))
-    await Variable.aset(_REMEMBERED, str(block), overwrite=True)
+    found = await _notifying_block(block)
+    if named is not None:
+        await Variable.aset(_REMEMBERED, named, overwrite=True)
     return await apply_automations(notifications(found))
 
 
@@ -116,8 +117,15 @@ async def remembered_block() -> UUID | None:
 
     Raises BlockMissing where it is gone.
     """
-    block = await Variable.aget(_REMEMBERED)
-    return None if block is None else await _notifying_block(str(block))
+    block = await _remembered()
+    return None if block is None else await _notifying_block(block)
+
+
+async def _remembered() -> str | None:
+    """Return the block that was named last; `Variable.aget` would leave its connection open."""
+    async with get_client() as prefect:
+        variable = await prefect.read_variable_by_name(_REMEMBERED)
+    return None if variable is None else str(variable.value)
 
 
 async def _notifying_block(named: str) -> UUID:

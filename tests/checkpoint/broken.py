@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from prefect.client.schemas.actions import WorkPoolUpdate
-from prefect.variables import Variable
+from prefect.client.schemas.actions import VariableCreate, VariableUpdate, WorkPoolUpdate
 from pydantic import SecretStr
 
 from blocks import BusinessCentral, SupabaseProject, TaskResults, Xledger
@@ -22,7 +21,7 @@ from deployments import automations
 from sandbox.processes import free_port
 from sandbox.stack import POOL
 from sandbox.vendors import setup
-from tests.checkpoint.scene import BUSINESS_CENTRAL, XLEDGER, Scene
+from tests.checkpoint.scene import BUSINESS_CENTRAL, REMEMBERED, TELLS, XLEDGER, Scene
 from tests.checkpoint.warp import Warp
 
 if TYPE_CHECKING:
@@ -66,12 +65,12 @@ def sql(what: str, breaking: str, mending: str, *, item: str, seen: str, remedy:
 
 @case("another address", item="project", seen="does not answer", remedy="Correct the URL")
 def _(scene: Scene) -> Any:
-    return scene.told(SUPABASE_URL=f"http://127.0.0.1:{free_port()}")
+    return scene.project_at(f"http://127.0.0.1:{free_port()}")
 
 
 @case("an address that is no project", item="project", seen="answers 404", remedy="Correct the URL")
 def _(scene: Scene) -> Any:
-    return scene.told(SUPABASE_URL=scene.stack.xledger.url)
+    return scene.project_at(scene.stack.xledger.url)
 
 
 @case("a mistyped key", item="key", seen="refuses it (401", remedy="Put a secret key")
@@ -672,8 +671,8 @@ async def _(scene: Scene) -> AsyncGenerator[None]:
         there = datetime.fromisoformat(described["at"]) + timedelta(minutes=2)
         return status, json.dumps({**described, "at": there.isoformat()}).encode()
 
-    with Warp(scene.stack.supabase.url, bend=bend) as warp, scene.told(SUPABASE_URL=warp.url):
-        async with scene.block(SupabaseProject, "kvitt", url=warp.url):
+    with Warp(scene.stack.supabase.url, bend=bend) as warp:
+        async with scene.project_at(warp.url):
             yield
 
 
@@ -904,13 +903,10 @@ async def _(client: PrefectClient) -> None:
 
 @case("nobody was ever named", item="notify", seen="no block was ever named", remedy="--notify")
 def _(scene: Scene) -> Any:
-    async def forget(_: PrefectClient) -> None:
-        await Variable.aunset("kvitt_notify")
-
-    async def name(_: PrefectClient) -> None:
-        await automations.apply_notifications("custom-webhook/finance")
-
-    return scene.prefect(forget, name)
+    return scene.prefect(
+        lambda client: client.delete_variable_by_name(REMEMBERED),
+        lambda client: client.create_variable(VariableCreate(name=REMEMBERED, value=TELLS)),
+    )
 
 
 @case(
@@ -920,11 +916,10 @@ def _(scene: Scene) -> Any:
     remedy="--notify",
 )
 def _(scene: Scene) -> Any:
-    async def name(block: str) -> None:
-        await Variable.aset("kvitt_notify", block, overwrite=True)
-
+    gone = VariableUpdate(name=REMEMBERED, value="custom-webhook/gone")
     return scene.prefect(
-        lambda _: name("custom-webhook/gone"), lambda _: name("custom-webhook/finance")
+        lambda client: client.update_variable(gone),
+        lambda client: client.update_variable(VariableUpdate(name=REMEMBERED, value=TELLS)),
     )
 
 

@@ -20,8 +20,10 @@ import stamina
 import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import VariableCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks import SupabaseProject
 from deployments import automations
 from deployments.checkpoint import look_at
 from flows import deployments
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from kvitt.checkpoint import Group, Report
     from sandbox.processes import Home
 
+REMEMBERED, TELLS = "kvitt_notify", "custom-webhook/finance"
 XLEDGER, BUSINESS_CENTRAL = claims.THEATRE.integration, claims.CLUB.integration
 
 # As much of pg_cron as is looked at: Debian's packages have the real one, which takes a minute.
@@ -71,7 +74,13 @@ class Scene:
     who_is_silent: str | None = None
 
     async def look(self, *groups: Group) -> Report:
-        """Look, with all watchers and the worker as if they had just been at work."""
+        """Look as the command does."""
+        self.freshen()
+        with stamina.set_testing(True, attempts=2, cap=True), self.at_hand():
+            return await look_at(groups=groups)
+
+    def freshen(self) -> None:
+        """Let both watchers and the worker have just been at work, but for who is silent."""
         self.database.execute("select kvitt.beat('pg_cron'), kvitt.beat('watch')")
         self.prefect_database.execute("update worker set last_heartbeat_time = now()")
         if self.who_is_silent == "worker":
@@ -84,8 +93,6 @@ class Scene:
                 " where who = %s",
                 [self.who_is_silent],
             )
-        with stamina.set_testing(True, attempts=2, cap=True), self.at_hand():
-            return await look_at(groups=groups)
 
     @contextmanager
     def at_hand(self) -> Generator[None]:
@@ -116,6 +123,13 @@ class Scene:
         self.env = env
         yield
         self.env = {}
+
+    @asynccontextmanager
+    async def project_at(self, url: str) -> AsyncGenerator[None]:
+        """Name another address as the project's, to flows and to commands."""
+        async with self.block(SupabaseProject, "kvitt", url=url):
+            with self.told(SUPABASE_URL=url):
+                yield
 
     @contextmanager
     def silent(self, who: str) -> Generator[None]:
@@ -243,6 +257,21 @@ class Scene:
                 async with get_client() as client:
                     await mending(client)
 
+    def books(self) -> list[Any]:
+        """Return all that the accounting systems hold."""
+        vendors = (self.stack.xledger, self.stack.business_central)
+        return [httpx.get(f"{v.url}/_sandbox/books", trust_env=False).json() for v in vendors]
+
+    def events(self, named: str) -> list[dict[str, Any]]:
+        """Return the events of a name that Prefect has heard of."""
+        wish = {"filter": {"event": {"name": [named]}}}
+        answer = httpx.post(f"{self.prefect_url}/events/filter", json=wish, trust_env=False)
+        return answer.raise_for_status().json()["events"]
+
+    def artifact(self, key: str) -> dict[str, Any]:
+        answer = httpx.get(f"{self.prefect_url}/artifacts/{key}/latest", trust_env=False)
+        return answer.raise_for_status().json()
+
     async def align(self) -> None:
         """Bring the deployments into line again, and tell the second scheduler."""
         supabase = self.stack.supabase
@@ -298,7 +327,9 @@ async def finish(scene: Scene) -> None:
             name="finance", url="http://127.0.0.1:9/", json_data={"text": "{{body}}"}
         )
         await block.asave("finance")
-        await automations.apply_notifications("custom-webhook/finance")
+        async with get_client() as client:
+            await client.create_variable(VariableCreate(name=REMEMBERED, value=TELLS))
+        await automations.apply_notifications(None)
 
 
 def _also_by_pg_cron(stack: Stack) -> None:
