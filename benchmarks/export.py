@@ -4,7 +4,7 @@ The vendor answers each call after 30 ms, and takes so many calls at a time, of 
 Business Central and Xledger do: that is what its limits allow. The bare loop has all vouchers in
 memory, writes nothing down, and reads nothing back; kvitt reads its batch from the ledger, and
 writes down each call before and after it. All of it shares two cores: Postgres, PostgREST, the
-gateway, the vendor, and the one who sends.
+gateway, the vendor, and the one who sends; so the processor time of each is told as well.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.figures import Figures
 from benchmarks.quick_vendor import LATENCY_SECONDS
+from benchmarks.usage import Usage
 from kvitt import sync as way
 from kvitt.domain.chunks import cut
 from kvitt.domain.vouchers import voucher_of
@@ -30,12 +31,13 @@ from kvitt.project import open_project
 from sandbox.ground import Books, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from kvitt.domain.periods import Period
     from kvitt.domain.vouchers import Voucher
     from kvitt.ports import Vendor
     from sandbox.ground import Ground
+    from sandbox.processes import Process
 
 _LEASE = timedelta(minutes=30)
 _VOUCHERS = {"business-central": 6_000, "xledger": 12_000}
@@ -43,7 +45,7 @@ _VOUCHERS = {"business-central": 6_000, "xledger": 12_000}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """Lines a second, and calls."""
+    """Lines a second, calls, and what processor time kvitt's way takes: microseconds a line."""
 
     vendor: str
     lines: int
@@ -51,25 +53,28 @@ class Speed:
     bare: float
     kvitt: float
     calls_per_chunk: float
+    cpu: Mapping[str, float]
 
 
 def measure(say: Callable[[str], None]) -> Figures:
     """Export one large period to each vendor, the bare way and kvitt's."""
     with running("bench-export") as ground:
         command = [sys.executable, "-m", "benchmarks.quick_vendor"]
-        url = ground.home.serve("quick-vendor", command).url
-        speeds = [asyncio.run(_measure(ground, url, vendor, say)) for vendor in _VOUCHERS]
+        quick = ground.home.serve("quick-vendor", command)
+        speeds = [asyncio.run(_measure(ground, quick, vendor, say)) for vendor in _VOUCHERS]
     return Figures(table=_table(speeds), figures=_figures(speeds))
 
 
-async def _measure(ground: Ground, url: str, vendor: str, say: Callable[[str], None]) -> Speed:
+async def _measure(
+    ground: Ground, quick: Process, vendor: str, say: Callable[[str], None]
+) -> Speed:
     name = f"bench-{vendor}"
     due = ground.enrol(name, vendor)
     ground.accept_set_up(name)  # the quick vendor has none
     lines = ground.approve(name, _VOUCHERS[vendor], due=due, foreign=vendor == "xledger")
     say(f"{vendor}: {_VOUCHERS[vendor]:,} vouchers, {lines:,} lines")
     async with open_project(ground.supabase.url, ground.supabase.secret_key) as project:
-        ledger, books = SupabaseLedger(project), Books(vendor=vendor, url=url)
+        ledger, books = SupabaseLedger(project), Books(vendor=vendor, url=quick.url)
         answer = await way.claim(ledger, name, Trigger(), lease=_LEASE)
         async with way.attempt(ledger, answer) as this:
             await way.collect(this, EdgeFunction(project, seconds=150))
@@ -79,19 +84,40 @@ async def _measure(ground: Ground, url: str, vendor: str, say: Callable[[str], N
                 chunks = list(cut(vouchers, most=habits.chunk_vouchers, lines=habits.chunk_lines))
                 bare = await _timed(_bare(client, this.period, chunks))
             say(f"{vendor}: bare, {lines / bare:,.0f} lines a second")
+            needed = len(chunks)
+            del vouchers, chunks  # kvitt does not have them in memory
             async with books.open(this.integration.timeouts) as client:
                 this.requests = client.requests
+                used = _processor_time(ground, quick)
                 took = await _timed(way.export(this, client))
+                cpu = {part: seconds() * 1e6 / lines for part, seconds in used.items()}
                 calls = client.requests["export"] - habits.posts
             say(f"{vendor}: kvitt, {lines / took:,.0f} lines a second")
     return Speed(
         vendor=vendor,
         lines=lines,
-        allowed=habits.at_once * lines / len(chunks) / (LATENCY_SECONDS),
+        allowed=habits.at_once * lines / needed / LATENCY_SECONDS,
         bare=lines / bare,
         kvitt=lines / took,
-        calls_per_chunk=calls / len(chunks),
+        calls_per_chunk=calls / needed,
+        cpu=cpu,
     )
+
+
+def _processor_time(ground: Ground, quick: Process) -> dict[str, Callable[[], float]]:
+    """Return what tells how many seconds of processor time each part has used from now on."""
+    began = time.process_time()
+    parts = ground.supabase
+    ledger = [
+        Usage(pid=each.pid)
+        for each in (parts.postgres.process, parts.postgrest.process, parts.gateway)
+    ]
+    vendor = Usage(pid=quick.pid)
+    return {
+        "kvitt": lambda: time.process_time() - began,
+        "ledger": lambda: sum(each.cpu_seconds for each in ledger),
+        "vendor": lambda: vendor.cpu_seconds,
+    }
 
 
 async def _read(this: way.Attempt) -> AsyncGenerator[Voucher]:
@@ -139,6 +165,7 @@ def _table(speeds: Sequence[Speed]) -> Table:
         "of allowed",
         "of bare",
         "calls a chunk",
+        "µs a line: kvitt, ledger, vendor",
         title=f"Export, to a vendor that answers in {LATENCY_SECONDS * 1000:.0f} ms",
     )
     for s in speeds:
@@ -151,6 +178,7 @@ def _table(speeds: Sequence[Speed]) -> Table:
             f"{s.kvitt / s.allowed:.0%}",
             f"{s.kvitt / s.bare:.0%}",
             f"{s.calls_per_chunk:.3f}",
+            ", ".join(f"{used:.0f}" for used in s.cpu.values()),
         )
     return table
 
@@ -164,5 +192,6 @@ def _figures(speeds: Sequence[Speed]) -> dict[str, float]:
             f"{name}_of_bare": round(s.kvitt / s.bare, 3),
             f"{name}_bare_of_allowed": round(s.bare / s.allowed, 3),
             f"{name}_calls_per_chunk": round(s.calls_per_chunk, 3),
+            **{f"{name}_us_a_line_{part}": round(used, 1) for part, used in s.cpu.items()},
         }
     return figures

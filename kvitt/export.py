@@ -1,19 +1,22 @@
 """Export: brings a frozen batch into a vendor's books, each voucher once.
 
-A chunk goes intent row → call → outcome, and several are under way at a time where the vendor
-takes that. A call without a reply is read back before anything else is sent. A voucher that the
-vendor will not have is set aside with the vendor's own words, and the rest goes without it; where
-the vendor does not say which one it is, it is found by halving. Where a vendor may have taken the
-rest of what it refused, it is read back first: what it named and is not there is set aside; where
-it named nobody, what is not there goes one voucher at a time.
+A chunk goes intent row → call → outcome. Several are under way at a time where the vendor takes
+that, with the next ones intended and built already, so that no call waits for our bookkeeping. A
+call without a reply is read back before anything else is sent. A voucher that the vendor will not
+have is set aside with the vendor's own words, and the rest goes without it; where the vendor does
+not say which one it is, it is found by halving. Where a vendor may have taken the rest of what it
+refused, it is read back first: what it named and is not there is set aside; where it named nobody,
+what is not there goes one voucher at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvitt.attempts import failed, suspended
@@ -23,7 +26,7 @@ from kvitt.domain.money import Totals
 from kvitt.domain.patience import LONGEST_WISH
 from kvitt.domain.reconcile import compare
 from kvitt.domain.vouchers import Voucher, totals_of, voucher_of
-from kvitt.ports import Chunk, ChunkState
+from kvitt.ports import Chunk, ChunkState, Intent
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -39,13 +42,19 @@ if TYPE_CHECKING:
     from kvitt.attempts import Attempt
     from kvitt.domain.errors import PeriodFailed
     from kvitt.domain.reconcile import Comparison
-    from kvitt.ports import Vendor
+    from kvitt.domain.records import TakenRecord
+    from kvitt.ports import Guard, Vendor
+
+    Confirm = Callable[[int, Mapping[str, Any] | None], Awaitable[Chunk]]
 
 T = TypeVar("T")
 
 _CHUNK_PAGE = 500
-# How many lines are read from the ledger at a time, at most: some chunks of any vendor.
-_READ_AHEAD = 2000
+# How many lines are read from the ledger at a time, at most: some chunks of any vendor. How many
+# vouchers are mapped before the calls under way have their turn.
+_READ_AHEAD, _MAPPED = 1000, 20
+# Seconds that a call to the ledger waits for what else is to be written.
+_GATHER = 0.01
 _ANY_NUMBER = 2**31 - 1
 _TOO_MANY_SET_ASIDE = "KV006"
 
@@ -99,25 +108,101 @@ class _Hindrance:
     error: Refused | Unsent | None
 
 
-class _Calls:
-    """Calls that are under way side by side: at most so many, and one more that is intended."""
+class _InTheWay(Exception):
+    """A call is not begun, because of what came of another one."""
 
-    def __init__(self, at_once: int) -> None:
-        self.ahead = asyncio.Semaphore(at_once + 1)
-        self.lanes = asyncio.Semaphore(at_once)
+
+class _Calls:
+    """Calls side by side: under way, or intended and built, and waiting for a place at the vendor.
+
+    Twice as many as the vendor takes at a time, so that the next ones are there in time.
+    """
+
+    def __init__(self, check: Guard, at_once: int, *, last: int) -> None:
+        self.room = asyncio.Semaphore(2 * at_once)
+        self.last = last  # the last voucher that has a chunk
         self.hindered = False  # known before it is written down, and is a hindrance
         self.hindrances: list[_Hindrance] = []
+        self.stop: KvittError | None = None
+        self._check = check
 
     @contextmanager
-    def one(self) -> Generator[None]:
-        """Make one of them, and give its lane to the next one when the vendor is done with it."""
+    def one(self) -> Generator[Guard]:
+        """Make one of them; its guard does not let it begin behind one that did not succeed."""
+        begun = False
+
+        def guard() -> None:
+            nonlocal begun
+            if self.hindered and not begun:
+                raise _InTheWay
+            self._check()
+            begun = True
+
         try:
-            yield
+            yield guard
         except BaseException:
             self.hindered = True
             raise
-        finally:
-            self.lanes.release()
+
+    def stopped(self, error: KvittError) -> None:
+        """Begin nothing more, and let those under way come to their end."""
+        self.hindered = True
+        self.stop = self.stop or error
+
+
+class _Scribe:
+    """Writes intents and confirmations down: what comes up at a time in one call to the ledger.
+
+    A call that fails, fails for all that it was to write.
+    """
+
+    def __init__(self, this: Attempt, settle: timedelta) -> None:
+        self._this = this
+        self._settle = settle
+        self._pen = asyncio.Lock()
+        self._confirmed: dict[int, tuple[Mapping[str, Any], asyncio.Future[Chunk]]] = {}
+        self._intended: list[tuple[Intent, asyncio.Future[Chunk]]] = []
+
+    async def intend(self, span: _Span) -> Chunk:
+        """Write down a call before it is made; see `ports.Ledger.intend`."""
+        written = asyncio.get_running_loop().create_future()
+        intent = Intent(first=span.first, last=span.last, totals=totals_of(span.vouchers))
+        self._intended.append((intent, written))
+        return await self._until(written)
+
+    async def confirm(self, number: int, reference: Mapping[str, Any] | None) -> Chunk:
+        """Write down that the vendor took what a call brought."""
+        written = asyncio.get_running_loop().create_future()
+        self._confirmed[number] = (reference or {}, written)
+        return await self._until(written)
+
+    async def _until(self, written: asyncio.Future[Chunk]) -> Chunk:
+        """Write what is there to be written, unless somebody else does."""
+        async with self._pen:
+            if not written.done():
+                await asyncio.sleep(_GATHER)
+                await self._write()
+        return await written
+
+    async def _write(self) -> None:
+        confirmed, self._confirmed = self._confirmed, {}
+        intended, self._intended = self._intended, []
+        written = [*(each for _, each in confirmed.values()), *(each for _, each in intended)]
+        try:
+            chunks = await self._this.ledger.write_chunks(
+                self._this.period,
+                {number: reference for number, (reference, _) in confirmed.items()},
+                [intent for intent, _ in intended],
+                self._settle,
+            )
+        except BaseException as error:
+            for each in written:
+                each.set_exception(error) if isinstance(error, KvittError) else each.cancel()
+            if not isinstance(error, KvittError):
+                raise
+        else:
+            for each, chunk in zip(written, chunks, strict=True):
+                each.set_result(chunk)
 
 
 class _Export:
@@ -127,10 +212,12 @@ class _Export:
         self._this = this
         self._vendor = vendor
         self._settle = this.integration.settle_time(vendor.habits.settle)
+        self._scribe = _Scribe(this, self._settle)
         self._most = vendor.habits.chunk_vouchers
         limits = this.integration.limits
         self._lines = min(vendor.habits.chunk_lines, limits.chunk_lines or _ANY_NUMBER)
         self._at_once = min(vendor.habits.at_once, limits.at_once or _ANY_NUMBER)
+        vendor.at_most(self._at_once)
 
     # -- the vendor's set-up -----------------------------------------------------------------------
 
@@ -191,46 +278,53 @@ class _Export:
         Returns the last sequence that has a chunk, and what is in the way. What stops us between
         two calls waits for those under way: cut off, they would be uncertain.
         """
-        calls = _Calls(self._at_once)
-        stop: KvittError | None = None
+        calls = _Calls(self._this.check, self._at_once, last=after)
         try:
             async with asyncio.TaskGroup() as group, aclosing(self._spans(after)) as spans:
                 try:
                     async for span in spans:
-                        await calls.ahead.acquire()
+                        await calls.room.acquire()
                         if calls.hindered:
                             break
-                        intent = await self._intend(span)
-                        after = span.last
-                        call = self._send_one_of_many(intent, span, calls)
-                        if intent.number == 1:
-                            await call  # alone: the others may need what it founds
-                        else:
+                        call = self._send_one_of_many(span, calls)
+                        if calls.last:
                             group.create_task(call)
+                        else:
+                            await call  # alone: the others may need what the first of all founds
                 except KvittError as error:
-                    stop = error
+                    calls.stopped(error)
         except ExceptionGroup as several:
-            raise several.exceptions[0] from None  # the lease, or the ledger: the same for all
-        if stop is not None:
-            raise stop
-        return after, calls.hindrances
+            raise several.exceptions[0] from None
+        if calls.stop is not None:
+            raise calls.stop
+        return calls.last, calls.hindrances
 
-    async def _send_one_of_many(self, intent: Chunk, span: _Span, calls: _Calls) -> None:
-        await calls.lanes.acquire()
+    async def _send_one_of_many(self, span: _Span, calls: _Calls) -> None:
         error: Refused | Unsent | None = None
-        chunk = intent
-        try:
+        with ExitStack() as room:
+            room.callback(calls.room.release)
             if calls.hindered:
-                calls.lanes.release()
-                why = "what went before it is in the way"
-                chunk = await self._decide(intent, "unbegun", detail=why)
-            else:
-                chunk = await self._call_to_send(intent, span.missing, lane=calls.one())
-        except (Refused, Unsent) as said:
-            error = said
+                return
+            try:
+                chunk = intent = await self._scribe.intend(span)
+                calls.last = span.last
+                try:
+                    call = partial(self._send_beside, intent, span, calls, room)
+                    chunk = await self._call(intent, call, confirm=self._scribe.confirm)
+                except (Refused, Unsent) as said:
+                    error = said
+            except KvittError as stop:
+                calls.stopped(stop)
+                return
         if error or chunk.state is not ChunkState.CONFIRMED:
             calls.hindrances.append(_Hindrance(span=span, chunk=chunk, error=error))
-        calls.ahead.release()
+
+    async def _send_beside(
+        self, intent: Chunk, span: _Span, calls: _Calls, room: ExitStack
+    ) -> Mapping[str, Any]:
+        """Make one of several calls; there is room for another when the vendor is done with it."""
+        with room, calls.one() as guard:
+            return await self._call_to_send(intent, span.missing, guard)
 
     async def _overcome(self, hindrance: _Hindrance) -> None:
         """Bring a chunk to its end after all; see `_Hindrance`."""
@@ -249,16 +343,33 @@ class _Export:
 
         What the vendor is known not to take is set aside on the way, before anything of it is sent.
         """
-        lines = max(self._lines, _READ_AHEAD)
         rest: list[Voucher] = []
-        while read := await self._read(after, records=lines // 2, lines=lines):
-            after = read[-1].sequence
-            vouchers = [*rest, *await self._without_objections(read)]
-            *whole, rest = cut(vouchers, most=self._most, lines=self._lines) if vouchers else [[]]
-            for chunk in whole:
-                yield _span(chunk)
+        async with aclosing(self._pages(after)) as pages:
+            async for read in pages:
+                vouchers = [*rest, *await self._without_objections(read)]
+                if not vouchers:
+                    continue
+                *whole, rest = cut(vouchers, most=self._most, lines=self._lines)
+                for chunk in whole:
+                    yield _span(chunk)
         if rest:
             yield _span(rest)
+
+    async def _pages(self, after: int) -> AsyncGenerator[list[Voucher]]:
+        """Read the rest of the batch, one page ahead of what is being sent."""
+        lines = max(self._lines, _READ_AHEAD)
+
+        def read(after: int) -> asyncio.Task[list[Voucher]]:
+            return asyncio.create_task(self._read(after, records=lines // 2, lines=lines))
+
+        reading = read(after)
+        try:
+            while page := await reading:
+                reading = read(page[-1].sequence)
+                yield page
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _finish(self, chunk: Chunk, first: int, last: int) -> None:
         read = await self._read(first - 1, records=last - first + 1, lines=_ANY_NUMBER)
@@ -287,7 +398,15 @@ class _Export:
             )
         except LedgerRefused as error:
             raise await failed(this, f"its batch cannot be read: {error}") from error
-        return [voucher_of(r, this.integration, due_at=this.period.due_at) for r in taken]
+        return await self._mapped(taken)
+
+    async def _mapped(self, taken: Sequence[TakenRecord]) -> list[Voucher]:
+        """Map records, and let the calls under way have their turn in between."""
+        this, left, vouchers = self._this, iter(taken), list[Voucher]()
+        while some := list(islice(left, _MAPPED)):
+            vouchers += [voucher_of(r, this.integration, due_at=this.period.due_at) for r in some]
+            await asyncio.sleep(0)
+        return vouchers
 
     async def _without_objections(self, vouchers: Sequence[Voucher]) -> list[Voucher]:
         """Set aside what mapping or vendor are known not to take, before anything of it is sent."""
@@ -313,7 +432,8 @@ class _Export:
             await self._decide(intent, "confirmed", detail="found when read back")
             return
         try:
-            chunk = await self._call_to_send(intent, span.missing)
+            call = partial(self._call_to_send, intent, span.missing, self._this.check)
+            chunk = await self._call(intent, call)
         except Refused as error:
             parts = await self._without_culprits(error, span)
         else:
@@ -335,25 +455,17 @@ class _Export:
         return intent
 
     async def _call_to_send(
-        self,
-        intent: Chunk,
-        missing: Sequence[Voucher],
-        *,
-        lane: AbstractContextManager[None] | None = None,
-    ) -> Chunk:
-        """Send what is missing, on a lane that is free again when the vendor is done with it."""
+        self, intent: Chunk, missing: Sequence[Voucher], guard: Guard
+    ) -> Mapping[str, Any]:
         begins = intent.number == 1 and intent.sends == 1
-
-        async def call() -> Mapping[str, Any]:
-            with lane or nullcontext():
-                return await self._vendor.send(
-                    self._this.period, missing, begins=begins, guard=self._this.check
-                )
-
-        return await self._call(intent, call)
+        return await self._vendor.send(self._this.period, missing, begins=begins, guard=guard)
 
     async def _call(
-        self, intent: Chunk, call: Callable[[], Awaitable[Mapping[str, Any] | None]]
+        self,
+        intent: Chunk,
+        call: Callable[[], Awaitable[Mapping[str, Any] | None]],
+        *,
+        confirm: Confirm | None = None,
     ) -> Chunk:
         """Make the call that an intent row announces, and write down its outcome.
 
@@ -363,6 +475,9 @@ class _Export:
             return intent
         try:
             reference = await call()
+        except _InTheWay:
+            why = "what went before it is in the way"
+            return await self._decide(intent, "unbegun", detail=why)
         except Unsent as error:
             await self._decide(intent, "unsent", detail=str(error))
             raise
@@ -379,8 +494,11 @@ class _Export:
                 gap=min(error.retry_after or timedelta(0), LONGEST_WISH),
             )
         self._this.postponed = 0
+        return await (confirm or self._confirm)(intent.number, reference)
+
+    async def _confirm(self, number: int, reference: Mapping[str, Any] | None) -> Chunk:
         return await self._this.ledger.settle_chunk(
-            self._this.period, intent.number, "confirmed", reference=reference
+            self._this.period, number, "confirmed", reference=reference
         )
 
     async def _decide(self, chunk: Chunk, outcome: str, *, detail: str) -> Chunk:

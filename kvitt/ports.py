@@ -111,6 +111,15 @@ class Chunk(BaseModel):
         return None if named is None else {int(s): words for s, words in named.items()}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intent:
+    """A call that comes next, of vouchers `first` to `last`; `totals` is what it carries."""
+
+    first: int
+    last: int
+    totals: Totals
+
+
 class Grant(BaseModel):
     """What the ledger has reserved of a connection's budget for one client, in all.
 
@@ -164,6 +173,13 @@ class Ledger(Protocol):
         totals: Totals,
         settle: timedelta,
     ) -> Chunk | None: ...
+    async def write_chunks(
+        self,
+        period: Period,
+        confirmed: Mapping[int, Mapping[str, Any]],
+        intended: Sequence[Intent],
+        settle: timedelta,
+    ) -> list[Chunk]: ...
     async def settle_chunk(
         self,
         period: Period,
@@ -316,6 +332,10 @@ class Vendor(Protocol):
     """An accounting system. Writes raise Unsent, Uncertain or Refused; reads Unsent or Refused."""
 
     habits: Habits
+
+    def at_most(self, at_once: int) -> None:
+        """Make at most so many requests at a time, from now on; nothing is under way yet."""
+        ...
 
     def objection(self, period: Period, voucher: Voucher) -> str | None:
         """Say, without asking the vendor, why it would not take a voucher; None where it would.

@@ -32,6 +32,21 @@ FUNCTIONS = Path(__file__).parent / "sync" / "functions"
 settings.register_profile("kvitt", deadline=None)
 settings.load_profile("kvitt")
 
+# The fast ones first: those without a server, then with Supabase, then with Prefect, then the long
+# ones. A folder that is not named comes last.
+_ORDER = (
+    *("domain", "vendors", "ledger", "blocks", "sync", "cli", "sandbox"),
+    *("workers", "flows", "scheduler", "outages", "year", "beyond", "crash", "demo"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def supabase() -> Generator[Supabase]:

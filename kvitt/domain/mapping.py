@@ -8,9 +8,8 @@ saved, at the field; what only the vendor knows to be wrong, its registry entry 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -240,8 +239,7 @@ def dimensions_of(mapping: Mapping) -> Iterator[tuple[Path, str]]:
 # -- the translation -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """What became of one word. `said` is the app's; `assumed`: it said nothing, so a default's.
 
     `listed`: the list `of` has it. `refused`: it does not, and is strict.
@@ -250,13 +248,12 @@ class Word:
     of: WordList
     said: str
     becomes: str
-    assumed: bool = False
+    assumed: bool
     listed: bool
     refused: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """The words of one line. `dimensions` are pairs of a name and a value."""
 
     account: Word
@@ -278,30 +275,27 @@ def translate(line: TakenLine, mapping: Mapping) -> Translation:
     """Translate the words of a line."""
     usual = mapping.defaults.accounts.get(line.account, _NONE)
     tax = line.tax or usual.tax
-    assumed = {**mapping.defaults.dimensions, **usual.dimensions}
-    given = {**{k: v for k, v in assumed.items() if v is not None}, **line.dimensions}
+    given = line.dimensions
+    if assumed := {**mapping.defaults.dimensions, **usual.dimensions}:
+        given = {**{k: v for k, v in assumed.items() if v is not None}, **given}
     return Translation(
         account=_word("accounts", line.account, mapping),
         party=None if line.party is None else _word("parties", line.party, mapping),
         tax=None if tax is None else _word("taxes", tax, mapping, assumed=line.tax is None),
         dimensions=tuple(
-            _dimension(name, value, mapping, assumed=name not in line.dimensions)
-            for name, value in given.items()
+            [
+                _dimension(name, value, mapping, assumed=name not in line.dimensions)
+                for name, value in given.items()
+            ]
         ),
     )
 
 
 def _word(of: WordList, said: str, mapping: Mapping, *, assumed: bool = False) -> Word:
-    words: dict[str, str] = getattr(mapping, of)
-    listed = said in words
-    return Word(
-        of=of,
-        said=said,
-        becomes=words.get(said, said),
-        assumed=assumed,
-        listed=listed,
-        refused=not listed and of in mapping.strict,
-    )
+    becomes = getattr(mapping, of).get(said)
+    if becomes is not None:
+        return Word(of, said, becomes, assumed, listed=True, refused=False)
+    return Word(of, said, said, assumed, listed=False, refused=of in mapping.strict)
 
 
 def _dimension(name: str, value: str, mapping: Mapping, *, assumed: bool) -> tuple[Word, Word]:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from kvitt.domain.incidents import IncidentKind
     from kvitt.domain.money import Totals
     from kvitt.domain.records import Record
-    from kvitt.ports import ColdStart, Look, Standing, Trigger
+    from kvitt.ports import ColdStart, Intent, Look, Standing, Trigger
 
 _CALL_SECONDS = 60
 _RETRY_SECONDS = 30
@@ -163,6 +163,29 @@ class SupabaseLedger:
             p_settle=_interval(settle),
         )
         return None if answer is None else _read(Chunk, answer)
+
+    async def write_chunks(
+        self,
+        period: Period,
+        confirmed: Mapping[int, Mapping[str, Any]],
+        intended: Sequence[Intent],
+        settle: timedelta,
+    ) -> list[Chunk]:
+        """Write down what the vendor confirmed, by number with its reference, and what comes next.
+
+        All of it or nothing. Returns the chunks, in the same order. See `intend`.
+        """
+        answer = await self._call(
+            "write_chunks",
+            **_fenced(period),
+            p_confirmed=[{"number": n, "reference": dict(r)} for n, r in confirmed.items()],
+            p_intended=[
+                {"first": each.first, "last": each.last, "totals": each.totals.as_json()}
+                for each in intended
+            ],
+            p_settle=_interval(settle),
+        )
+        return _read(list[Chunk], answer)
 
     async def settle_chunk(
         self,

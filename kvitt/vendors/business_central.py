@@ -249,6 +249,10 @@ class BusinessCentral:
         """Requests spent so far, by purpose."""
         return self._http.requests
 
+    def at_most(self, at_once: int) -> None:
+        """Make at most so many requests at a time, from now on; nothing is under way yet."""
+        self._http.at_most(at_once)
+
     # -- writing -----------------------------------------------------------------------------------
 
     def objection(self, period: Period, voucher: Voucher) -> str | None:

@@ -8,8 +8,9 @@
 | JSON that lacks a field | Uncertain, at once | Refused, with the field's name |
 | anything else that is no success | Refused | Refused |
 
-A vendor adds what its own error codes mean. Each try waits for one of the places that the vendor
-has, takes a request out of the budget, and asks a write's guard last whether it may still be sent.
+A vendor adds what its own error codes mean. A call waits for one of the places that the vendor has,
+and keeps it while it is made again; each try takes a request out of the budget, and asks a write's
+guard last whether it may still be sent.
 Where the budget is spent, no request is made: BudgetSpent, a kind of Unsent. Messages quote what
 the vendor said, without the secrets that `conceal` was given, wherever they came back from.
 """
@@ -172,6 +173,10 @@ class Http:
             )
         )
 
+    def at_most(self, at_once: int) -> None:
+        """Make at most so many requests at a time, from now on; nothing is under way yet."""
+        self._places = asyncio.Semaphore(at_once)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
@@ -199,7 +204,11 @@ class Http:
             wait_initial=0.5,
             wait_max=self._patience.longest_wait,
         )
-        return await again(self._wait_before_another, self._try, call, read)
+        request = self._client.build_request(
+            call.method, call.url, headers=dict(call.headers), content=call.content
+        )
+        async with self._places:
+            return await again(self._wait_before_another, self._try, call, request, read)
 
     def verdict(self, call: Call, complaint: Complaint) -> VendorError:
         """Return what a complaint means to the caller, by its HTTP status."""
@@ -270,9 +279,10 @@ class Http:
         said = f"HTTP {complaint.status} {complaint.code}".strip()
         return self._clean(f"{said}: {complaint.message}" if complaint.message else said)
 
-    async def _try(self, call: Call, read: Callable[[httpx.Response], T]) -> T:
-        async with self._places:
-            reply = await self._exchange(call)
+    async def _try(
+        self, call: Call, request: httpx.Request, read: Callable[[httpx.Response], T]
+    ) -> T:
+        reply = await self._exchange(call, request)
         try:
             return read(reply)
         except ValueError as error:
@@ -284,14 +294,11 @@ class Http:
             why = f"HTTP {reply.status_code} with {len(reply.content)} bytes that cannot be read"
             raise self.lost(call, why) from None
 
-    async def _exchange(self, call: Call) -> httpx.Response:
+    async def _exchange(self, call: Call, request: httpx.Request) -> httpx.Response:
         """Send once, and count what left us. `from None`, as httpx's errors hold the request.
 
         The guard comes last: nothing that takes time may lie between it and the request.
         """
-        request = self._client.build_request(
-            call.method, call.url, headers=dict(call.headers), content=call.content
-        )
         unspend = await self._budget.spend(call.purpose, allowance=self._allowance)
         try:
             if call.guard is not None:

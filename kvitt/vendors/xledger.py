@@ -353,6 +353,10 @@ class Xledger:
         """Requests spent so far, by purpose. Those that a limit turned away are among them."""
         return self._http.requests
 
+    def at_most(self, at_once: int) -> None:
+        """Make at most so many requests at a time, from now on; nothing is under way yet."""
+        self._http.at_most(at_once)
+
     # -- writing -----------------------------------------------------------------------------------
 
     def objection(self, period: Period, voucher: Voucher) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from kvitt.domain.errors import LedgerRefused
 from kvitt.domain.money import Totals
-from kvitt.ports import ChunkState
+from kvitt.ports import ChunkState, Intent
 from tests.cast import NORDVEST
 from tests.ledger.protocol import SETTLE
 from tests.ledger.stages import LEASE_RAN_OUT, close, frozen, intend, post
@@ -119,6 +119,41 @@ async def test_a_chunk_may_be_sent_again_only_where_it_surely_did_not_arrive(
     await decide(stage, period, outcome)
     assert (await intend(stage, period, 1, 3)).state == state
     assert stage.chunks("sends") == [sends]
+
+
+def intents(*spans: tuple[int, int]) -> list[Intent]:
+    return [Intent(first=first, last=last, totals=Totals()) for first, last in spans]
+
+
+async def test_what_is_confirmed_and_what_comes_next_go_into_one_call(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    period = await frozen(stage, 6)
+    write = stage.ledger.write_chunks
+    first, second = await write(period, {}, intents((1, 2), (3, 3)), SETTLE)
+    assert (first.number, second.number) == (1, 2)
+    both = {2: {"id": "b"}, 1: {"id": "a"}}
+    chunks = await write(period, both, intents((4, 5), (6, 6)), SETTLE)
+    assert [chunk.number for chunk in chunks] == [2, 1, 3, 4]
+    assert stage.chunks("state, first_sequence, reference") == [
+        ("confirmed", 1, {"id": "a"}),
+        ("confirmed", 3, {"id": "b"}),
+        ("intended", 4, None),
+        ("intended", 6, None),
+    ]
+    again = await write(period, both, intents((4, 5), (6, 6)), SETTLE)
+    assert again == chunks, "a lost reply is asked for again"
+
+
+@pytest.mark.parametrize("wrong", [(5, 5), (4, 9)])
+async def test_of_what_goes_into_one_call_all_is_written_or_nothing(
+    enrol: Enrol, wrong: tuple[int, int]
+) -> None:
+    stage = await enrol(NORDVEST)
+    period = await frozen(stage, 6)
+    await intend(stage, period, 1, 2)
+    with pytest.raises(LedgerRefused, match="does not follow; the next voucher is 4"):
+        await stage.ledger.write_chunks(period, {1: {}}, intents((3, 3), wrong), SETTLE)
+    assert stage.chunks("state, last_sequence") == [("intended", 2)]
 
 
 @pytest.mark.parametrize("outcome", ["confirmed", "refused", "unsent", "uncertain"])

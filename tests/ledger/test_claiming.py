@@ -367,6 +367,7 @@ def fenced_calls(stage: Stage, period: Period) -> list[Awaitable[Any]]:
             ledger.settle_chunk(period, 1, outcome)
             for outcome in ("confirmed", "refused", "unsent", "uncertain", "absent")
         ),
+        ledger.write_chunks(period, {1: {}}, [], SETTLE),
         ledger.mark_fitted(period, stage.integration),
         ledger.set_aside(period, {1: "why"}, most=1),
         ledger.withdrawn(period, [1]),
@@ -389,7 +390,7 @@ async def test_each_function_that_takes_a_fence_is_among_them(enrol: Enrol) -> N
         """
     )
     tried = {
-        *("renew_lease", "collect_page", "intend_chunk", "settle_chunk"),
+        *("renew_lease", "collect_page", "intend_chunk", "settle_chunk", "write_chunks"),
         *(
             "mark_fitted",
             "set_aside",

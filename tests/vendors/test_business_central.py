@@ -806,7 +806,7 @@ async def test_a_refusal_that_cannot_be_checked_is_uncertain(
 ) -> None:
     await bc.send(period, claims(1, 2), begins=True, guard=allow)
     business_central.fault("post", "status", status=400, code="Application_DialogException")
-    business_central.fault("journalLines.list", "status", status=503, times=9)
+    business_central.fault("generalLedgerEntries.list", "status", status=503, times=9)
     with pytest.raises(Uncertain, match="Whether it was posted before that is not known"):
         await bc.post(period, guard=allow)
 

@@ -169,6 +169,26 @@ async def test_no_more_requests_are_under_way_than_the_vendor_takes_at_once() ->
     assert most == 3
 
 
+async def test_who_is_turned_away_keeps_its_place_until_it_has_asked_again() -> None:
+    asked: list[str] = []
+
+    def busy_at_first(request: httpx.Request) -> httpx.Response:
+        asked.append(request.content.decode())
+        return httpx.Response(429 if len(asked) == 1 else 200)
+
+    def read(reply: httpx.Response) -> None:
+        if not reply.is_success:
+            raise http.verdict(a_call(writes=True), Complaint(status=reply.status_code))
+
+    http = Http("Books", Timeouts(), at_once=3)
+    http.at_most(1)
+    with respx.mock as router:
+        router.post(URL).mock(side_effect=busy_at_first)
+        calls = [replace(a_call(writes=True), content=which) for which in ("first", "second")]
+        await asyncio.gather(*(http.ask(call, read) for call in calls))
+    assert asked == ["first", "first", "second"]
+
+
 async def test_what_the_budget_has_nothing_left_for_is_not_asked_nor_tried_again() -> None:
     purse = Purse(2)
     http = Http("Books", Timeouts(), budget=purse, allowance=7)

@@ -134,8 +134,8 @@ async def test_a_flow_that_blocks_is_named_and_at_last_the_process_ends(pool: Po
 
 async def test_a_stopped_worker_ends_what_it_can_and_hands_back_the_rest(pool: Pool) -> None:
     first = pool.start_worker(name="first", grace="3")
-    short, long = await pool.run("nap", seconds=2), await pool.run("nap", seconds=10)
-    waiting = await pool.run("nap", due=in_seconds(15), seconds=0)
+    short, long = await pool.run("nap", seconds=2), await pool.run("nap", seconds=15)
+    waiting = await pool.run("nap", due=in_seconds(30), seconds=0)
     for run in (short, long):
         await pool.state_of(run, "Running")
     await pool.state_of(waiting, "Pending")
@@ -149,7 +149,7 @@ async def test_a_stopped_worker_ends_what_it_can_and_hands_back_the_rest(pool: P
     await pool.state_of(long, "AwaitingRetry", "Late", seconds=1)
 
     pool.start_worker(name="second")
-    await pool.state_of(waiting, "Completed", seconds=40)
+    await pool.state_of(waiting, "Completed", seconds=60)
     await pool.state_of(long, "Completed", seconds=40)
 
 
