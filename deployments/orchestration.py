@@ -33,6 +33,7 @@ from kvitt.checkpoint.schema import in_short
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
     from prefect.events.schemas.automations import Automation, AutomationCore
 
@@ -48,6 +49,14 @@ class PrefectSite(Site):
 
     project: str
     pool: str
+
+    async def prefect(self) -> PrefectClient:
+        """Return a client of the server, the same for all: making one costs more than asking."""
+
+        async def enter() -> PrefectClient:
+            return await self.stack.enter_async_context(get_client())
+
+        return await self.once("prefect", enter)
 
 
 # -- the server ------------------------------------------------------------------------------------
@@ -79,12 +88,10 @@ async def server(site: Site) -> str:
     remedy="Set PREFECT_API_AUTH_STRING (Prefect Cloud: PREFECT_API_KEY) as the server has it",
     needs=("server",),
 )
-async def server_key(site: Site) -> str:
+async def server_key(site: PrefectSite) -> str:
     """Ask for something that needs it."""
-    del site
     try:
-        async with get_client() as client:
-            await client.read_work_pools(limit=1)
+        await (await site.prefect()).read_work_pools(limit=1)
     except PrefectHTTPStatusError as error:
         raise Broken(f"it answers {error.response.status_code}") from error
     except httpx.HTTPError as error:
@@ -120,11 +127,9 @@ async def protected(site: Site) -> str:
     remedy="Install the same version on both: requirements.lock names it",
     needs=("server-key",),
 )
-async def server_version(site: Site) -> str:
+async def server_version(site: PrefectSite) -> str:
     """Compare the two."""
-    del site
-    async with get_client() as client:
-        there = await client.api_version()
+    there = await (await site.prefect()).api_version()
     if there != prefect.__version__:
         raise Broken(f"the server has {there}, and here is {prefect.__version__}")
     return there
@@ -208,12 +213,12 @@ async def results(site: PrefectSite) -> str:
 )
 async def pool(site: PrefectSite) -> str:
     """Read it."""
-    async with get_client() as client:
-        try:
-            it = await client.read_work_pool(site.pool)
-        except ObjectNotFound:
-            raise Broken(f"there is no work pool {site.pool}") from None
-        queues = await client.read_work_queues(work_pool_name=site.pool)
+    client = await site.prefect()
+    try:
+        it = await client.read_work_pool(site.pool)
+    except ObjectNotFound:
+        raise Broken(f"there is no work pool {site.pool}") from None
+    queues = await client.read_work_queues(work_pool_name=site.pool)
     if it.is_paused:
         raise Broken(f"the work pool {site.pool} is paused")
     if paused := [queue.name for queue in queues if queue.is_paused]:
@@ -233,8 +238,7 @@ async def pool(site: PrefectSite) -> str:
 )
 async def worker(site: PrefectSite) -> str:
     """Look for signs of life, not older than a few of its own intervals."""
-    async with get_client() as client:
-        known = await client.read_workers_for_work_pool(site.pool)
+    known = await (await site.prefect()).read_workers_for_work_pool(site.pool)
     now = datetime.now(UTC)
     silent = {
         one.name: (now - one.last_heartbeat_time).total_seconds()
@@ -294,24 +298,22 @@ async def strays(site: PrefectSite) -> str:
     remedy="prefect --no-prompt deploy --all",
     needs=("server-key",),
 )
-async def fixed_deployments(site: Site) -> str:
+async def fixed_deployments(site: PrefectSite) -> str:
     """Compare each of them."""
-    del site
     if not FIXED.exists():
         raise NotApplicable("prefect.yaml is not here: start from the checkout")
     told = yaml.safe_load(FIXED.read_text(encoding="utf-8"))["deployments"]
-    async with get_client() as client:
-        found: list[str] = []
-        for wanted in told:
-            module, _, function = wanted["entrypoint"].rpartition(".")
-            flow = getattr(import_module(module), function)
-            name = f"{flow.name}/{wanted['name']}"
-            try:
-                there = await client.read_deployment_by_name(name)
-            except ObjectNotFound:
-                found.append(f"{name} is missing")
-            else:
-                found += [f"{name}: {words}" for words in _differences(wanted, there)]
+    client, found = await site.prefect(), list[str]()
+    for wanted in told:
+        module, _, function = wanted["entrypoint"].rpartition(".")
+        flow = getattr(import_module(module), function)
+        name = f"{flow.name}/{wanted['name']}"
+        try:
+            there = await client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            found.append(f"{name} is missing")
+        else:
+            found += [f"{name}: {words}" for words in _differences(wanted, there)]
     if found:
         raise Broken(in_short(found))
     return f"{len(told)} deployments"
@@ -341,10 +343,9 @@ def _differences(wanted: dict[str, Any], there: DeploymentResponse) -> list[str]
     remedy=f"{_APPLY}, which brings them into line",
     needs=("server-key",),
 )
-async def automations(site: Site) -> str:
+async def automations(site: PrefectSite) -> str:
     """Compare each with its declaration."""
-    del site
-    return await _declared(declared.AUTOMATIONS)
+    return await _declared(site, declared.AUTOMATIONS)
 
 
 @once(
@@ -375,13 +376,12 @@ async def notify(site: Site) -> str:
     remedy=f"{_APPLY}, which brings them into line",
     needs=("notify",),
 )
-async def notifications(site: Site) -> str:
+async def notifications(site: PrefectSite) -> str:
     """Compare each with its declaration."""
-    del site
     block = await declared.remembered_block()
     if block is None:
         raise Awaits("notify", "no block is named")
-    return await _declared(declared.notifications(block))
+    return await _declared(site, declared.notifications(block))
 
 
 @once(
@@ -422,20 +422,20 @@ ITEMS = (
 )
 
 
-async def _declared(wanted: Sequence[AutomationCore]) -> str:
+async def _declared(site: PrefectSite, wanted: Sequence[AutomationCore]) -> str:
+    client = await site.prefect()
+    known = {one.name: one for one in await site.once("automations", client.read_automations)}
     found: list[str] = []
-    async with get_client() as client:
-        known = {one.name: one for one in await client.read_automations()}
-        for one in wanted:
-            # The list is cut where there are hundreds.
-            named = () if one.name in known else await client.read_automations_by_name(one.name)
-            there = known.get(one.name) or next(iter(named), None)
-            if there is None:
-                found.append(f"`{one.name}` is missing")
-            elif one.enabled and not there.enabled:
-                found.append(f"`{one.name}` is switched off")
-            elif _content(there) != _content(one):
-                found.append(f"`{one.name}` is not as declared")
+    for one in wanted:
+        # The list is cut where there are hundreds.
+        named = () if one.name in known else await client.read_automations_by_name(one.name)
+        there = known.get(one.name) or next(iter(named), None)
+        if there is None:
+            found.append(f"`{one.name}` is missing")
+        elif one.enabled and not there.enabled:
+            found.append(f"`{one.name}` is switched off")
+        elif _content(there) != _content(one):
+            found.append(f"`{one.name}` is not as declared")
     if found:
         raise Broken(in_short(found))
     return f"{len(wanted)} automations"

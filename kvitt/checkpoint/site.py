@@ -33,7 +33,7 @@ class Site:
     `url` and `key` are the project's; None where nobody says them. `open_vendor` opens the vendor
     of an integration to spend a budget, `address_of` says where its API is. `schema` is what the
     ledger's schema is, `integrations` those that can be read, and `unreadable` the
-    others' ids, once that is known.
+    others' ids, once that is known. What is entered into `stack` is left at the end.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class Site:
         self.integrations: list[Integration] | None = None
         self.unreadable: list[str] = []
         self._client: AsyncClient | None = None
-        self._stack = AsyncExitStack()
+        self.stack = AsyncExitStack()
         self._vendors: dict[tuple[str, str], Client] = {}
         self._turns: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._seen: dict[object, Any] = {}
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self.http)
+        await self.stack.enter_async_context(self.http)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        await self.stack.aclose()
 
     async def open(self) -> None:
         """Open the project. Raises LedgerRefused for what can be no address or no key."""
         opening = open_project(self.url or "", self.key or "")
-        self._client = await self._stack.enter_async_context(opening)
+        self._client = await self.stack.enter_async_context(opening)
 
     @property
     def client(self) -> AsyncClient:
@@ -95,11 +95,9 @@ class Site:
         connection = who.vendor, who.connection
         async with self._turns[connection]:
             if connection not in self._vendors:
-                budget = await self._stack.enter_async_context(
-                    open_budget(self.ledger, *connection)
-                )
+                budget = await self.stack.enter_async_context(open_budget(self.ledger, *connection))
                 opening = self.open_vendor(who, budget)
-                self._vendors[connection] = await self._stack.enter_async_context(opening)
+                self._vendors[connection] = await self.stack.enter_async_context(opening)
             return self._vendors[connection]
 
     async def once(self, what: object, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
