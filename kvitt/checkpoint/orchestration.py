@@ -95,7 +95,7 @@ async def clock_vendor(site: Site, who: Integration) -> str:
     why="Integrations that are left to pg_cron are started by nobody else in time.",
     remedy="docs/second-scheduler.md: enable the extensions, then kvitt scheduler install. Or "
     "leave all integrations to Prefect (scheduler: prefect)",
-    needs=("grants", "integrations"),
+    needs=("grants",),
 )
 async def scheduler(site: Site) -> str:
     """Look at what the database says of it."""
@@ -134,7 +134,7 @@ async def scheduler_secrets(site: Site) -> str:
     why="It asks Prefect for runs, and warms the function up.",
     remedy="Correct the secret in Vault (address or authorization), and let the database reach "
     "that address: a Prefect server on somebody's own machine it cannot reach",
-    needs=("scheduler-secrets",),
+    needs=("scheduler-secrets", "server-key", "function"),
 )
 async def scheduler_calls_out(site: Site) -> str:
     """Let the database send a harmless request to each, and wait for what comes."""

@@ -48,7 +48,9 @@ class Site:
         self.key = key
         self.open_vendor = open_vendor
         self.address_of = address_of
-        self.http = httpx.AsyncClient(timeout=_SECONDS, trust_env=False)
+        # Each request on a connection of its own: one that was kept may be gone by the next time.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.AsyncClient(timeout=_SECONDS, limits=limits)
         self.schema: dict[str, Any] = {}
         self.integrations: list[Integration] | None = None
         self.unreadable: list[str] = []

@@ -99,7 +99,7 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- Who may do what with the schema, its tables and its functions, the owner apart. A public role that
--- acts as service_role has all of service_role's rights.
+-- is a member of service_role may have all of its rights.
 create function kvitt.described_rights() returns table (who text, thing text, rights text)
 language sql stable set search_path = '' as $$
   with things as (
@@ -121,10 +121,10 @@ language sql stable set search_path = '' as $$
    where g.grantee <> t.owner
    group by 1, 2
   union all
-  select r.rolname, 'all of it', 'acts as service_role'
+  select r.rolname, 'all of it', 'the role service_role'
     from pg_catalog.pg_roles r, pg_catalog.pg_roles s
    where r.rolname in ('anon', 'authenticated') and s.rolname = 'service_role'
-     and pg_has_role(r.oid, s.oid, 'USAGE')
+     and pg_has_role(r.oid, s.oid, 'MEMBER')
 $$;
 
 -- ---------------------------------------------------------------------------------------------

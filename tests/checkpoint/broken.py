@@ -18,6 +18,8 @@ from pydantic import SecretStr
 
 from blocks import BusinessCentral, SupabaseProject, TaskResults, Xledger
 from deployments import automations
+from deployments.checkpoint import ITEMS
+from kvitt.checkpoint import Group
 from sandbox.processes import free_port
 from sandbox.stack import POOL
 from sandbox.vendors import setup
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 Breaking = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
 
 
+_GROUPS = {item.id: item.group for item in ITEMS}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One thing that is broken. `seen` and `remedy` are to be in the words of the item."""
@@ -44,7 +49,15 @@ class Case:
     remedy: str
     breaking: Callable[[Scene], Breaking]
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that it could disturb: what is declared in Prefect stands beside the rest."""
+        if _GROUPS[self.item.partition("/")[0]] is Group.ORCHESTRATION:
+            return (Group.ORCHESTRATION,)
+        return (Group.FOUNDATION, Group.SERVICES, Group.DATA_FLOW)
 
+
+SLOTS = {"cost_centre": "glObject1", "project": "glObject2"}
 CASES: list[Case] = []
 
 
@@ -56,8 +69,13 @@ def case(what: str, *, item: str, seen: str, remedy: str) -> Any:
     return add
 
 
-def sql(what: str, breaking: str, mending: str, *, item: str, seen: str, remedy: str) -> None:
-    case(what, item=item, seen=seen, remedy=remedy)(lambda scene: scene.sql(breaking, mending))
+def sql(
+    what: str, breaking: str, mending: str, *, item: str, seen: str, remedy: str, api: bool = False
+) -> None:
+    """Declare a case that is broken and mended in the database; `api`: the Data API has to know."""
+    case(what, item=item, seen=seen, remedy=remedy)(
+        lambda scene: scene.sql(breaking, mending, api=api)
+    )
 
 
 # -- foundation: the project -----------------------------------------------------------------------
@@ -100,6 +118,7 @@ sql(
     item="exposed",
     seen="not among those that the API serves",
     remedy="Add kvitt to the exposed schemas",
+    api=True,
 )
 sql(
     "the schema may not be used",
@@ -147,6 +166,7 @@ sql(
     item="schema-version",
     seen="older",
     remedy="kvitt migrate",
+    api=True,
 )
 sql(
     "a column is renamed",
@@ -289,11 +309,11 @@ sql(
     remedy="Revoke what is named",
 )
 sql(
-    "anon acts as service_role",
+    "anon is a member of service_role",
     "grant service_role to anon",
     "revoke service_role from anon",
     item="strangers",
-    seen="acts as service_role for anon",
+    seen="the role service_role for anon",
     remedy="Revoke what is named",
 )
 sql(
@@ -350,7 +370,7 @@ def _(scene: Scene) -> Any:
 @case(
     "a block with no address",
     item=f"connection/{BUSINESS_CENTRAL}",
-    seen="its API URL is no address",
+    seen="kvitt-business-central/fjordby: what it holds makes no sense",
     remedy="Create or correct the block",
 )
 def _(scene: Scene) -> Any:
@@ -456,7 +476,7 @@ def _(scene: Scene) -> Any:
 @case(
     "the accounting system is not there",
     item=f"vendor/{BUSINESS_CENTRAL}",
-    seen="could not be reached",
+    seen="Business Central could not be asked",
     remedy="open the way out",
 )
 def _(scene: Scene) -> Any:
@@ -531,7 +551,8 @@ def _(scene: Scene) -> Any:
     remedy="correct the mapping",
 )
 def _(scene: Scene) -> Any:
-    return scene.integration(XLEDGER, mapping={"accounts": {"travel": "7141", "meals": "7150"}})
+    accounts = {"travel": "7141", "meals": "7150"}
+    return scene.integration(XLEDGER, mapping={"accounts": accounts, "dimensions": SLOTS})
 
 
 @case(
@@ -590,7 +611,7 @@ def _(scene: Scene) -> Any:
 )
 def _(scene: Scene) -> Any:
     mapping = {
-        "dimensions": {"cost_centre": "glObject1"},
+        "dimensions": SLOTS,
         "values": {"cost_centre": {"hall": "99", "office": "10"}},
     }
     return scene.integration(XLEDGER, mapping=mapping)

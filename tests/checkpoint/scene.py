@@ -109,13 +109,17 @@ class Scene:
     # -- ways to break one thing -------------------------------------------------------------------
 
     @contextmanager
-    def sql(self, breaking: str, mending: str) -> Generator[None]:
-        self.database.execute(breaking.encode())
-        self.stack.supabase.reload_schema()
+    def sql(self, breaking: str, mending: str, *, api: bool = False) -> Generator[None]:
+        """Change the database; `api`: and wait until the Data API knows."""
+        self._execute(breaking, api=api)
         try:
             yield
         finally:
-            self.database.execute(mending.encode())
+            self._execute(mending, api=api)
+
+    def _execute(self, statements: str, *, api: bool) -> None:
+        self.database.execute(statements.encode())
+        if api:
             self.stack.supabase.reload_schema()
 
     @contextmanager

@@ -14,7 +14,7 @@ import pytest
 from kvitt.checkpoint import Group, Report, Verdict
 from sandbox.processes import inherited_environment
 from sandbox.stack import CommandFailed
-from tests.checkpoint.broken import CASES, Case
+from tests.checkpoint.broken import CASES, SLOTS, Case
 from tests.checkpoint.scene import BUSINESS_CENTRAL, XLEDGER
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_the_flow_shows_a_table_and_tells_of_all_that_failed_in_one_event(scene:
     assert "58 passed; requests spent: business-central/fjordby" in run["state"]["message"]
     assert scene.events("kvitt.checkpoint.failed") == []
 
-    broken = {"accounts": {"travel": "7141", "meals": "7151"}}
+    broken = {"accounts": {"travel": "7141"}, "dimensions": SLOTS}
     with scene.integration(XLEDGER, mapping=broken), scene.sql(*FORBIDDEN):
         scene.freshen()
         with pytest.raises(CommandFailed):
@@ -125,7 +125,7 @@ async def test_what_is_broken_is_found_and_nothing_else(at_rest: Scene, case: Ca
             await stack.enter_async_context(breaking)
         else:
             stack.enter_context(breaking)
-        report = await at_rest.look()
+        report = await at_rest.look(*case.groups)
     assert list(failed(report)) == [case.item], failed(report)
     [found] = report.failed
     assert case.seen in found.seen
