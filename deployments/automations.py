@@ -150,6 +150,8 @@ async def apply_automations(wanted: Sequence[AutomationCore] = AUTOMATIONS) -> l
             there = await prefect.read_automations_by_name(automation.name)
             if there:
                 await prefect.update_automation(there[0].id, automation)
+                if automation.enabled and not there[0].enabled:  # an update leaves that as it is
+                    await prefect.resume_automation(there[0].id)
             else:
                 await prefect.create_automation(automation)
                 created.append(automation.name)

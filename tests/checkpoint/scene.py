@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -21,7 +22,8 @@ import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.context import AsyncClientContext, SettingsContext, get_settings_context
+from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 
 from blocks import SupabaseProject
 from deployments import automations
@@ -70,6 +72,7 @@ class Scene:
     worker: Process
     folder: Path
     prefect_url: str
+    usual_url: str
     env: dict[str, str] = field(default_factory=dict[str, str])
     who_is_silent: str | None = None
 
@@ -77,7 +80,10 @@ class Scene:
         """Look as the command does."""
         self.freshen()
         with stamina.set_testing(True, attempts=2, cap=True), self.at_hand():
-            return await look_at(groups=groups)
+            async with AsyncExitStack() as stack:
+                if self.prefect_url == self.usual_url:  # else it may not answer
+                    await stack.enter_async_context(AsyncClientContext.get_or_create())
+                return await look_at(groups=groups)
 
     def freshen(self) -> None:
         """Let both watchers and the worker have just been at work, but for who is silent."""
@@ -102,8 +108,8 @@ class Scene:
             "SUPABASE_SECRET_KEY": self.stack.supabase.secret_key,
             **self.env,
         }
-        settings = {PREFECT_API_URL: self.prefect_url}
-        with patch.dict(os.environ, told), temporary_settings(settings):
+        profile, settings = get_settings_context().profile, _settings(self.prefect_url)
+        with patch.dict(os.environ, told), SettingsContext(profile=profile, settings=settings):
             yield
 
     # -- ways to break one thing -------------------------------------------------------------------
@@ -287,6 +293,13 @@ class Scene:
             await ledger.name_deployments(await deployments.deployment_ids("kvitt"))
 
 
+@cache
+def _settings(url: str) -> Settings:
+    """Return Prefect's settings for a server; making them takes a while."""
+    with temporary_settings({PREFECT_API_URL: url}) as settings:
+        return settings
+
+
 def start(home: Home, say: Callable[[str], None]) -> Scene:
     """Start it all, set up as the README says, with the second scheduler for one integration."""
     folder = home.path / "project"
@@ -316,6 +329,7 @@ def start(home: Home, say: Callable[[str], None]) -> Scene:
         worker=worker,
         folder=folder,
         prefect_url=f"{stack.prefect.url}/api",
+        usual_url=f"{stack.prefect.url}/api",
     )
 
 
