@@ -89,20 +89,16 @@ def once(
     needs: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Any], Awaitable[str]]], Item]:
     """Declare an item that is looked at once."""
-
-    def declare(look: Callable[[Any], Awaitable[str]]) -> Item:
-        return Item(
-            id=named,
-            group=group,
-            checks=checks,
-            why=why,
-            remedy=remedy,
-            needs=needs,
-            each=False,
-            look=look,
-        )
-
-    return declare
+    return lambda look: Item(
+        id=named,
+        group=group,
+        checks=checks,
+        why=why,
+        remedy=remedy,
+        needs=needs,
+        each=False,
+        look=look,
+    )
 
 
 def each(
@@ -115,20 +111,16 @@ def each(
     needs: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Any, Any], Awaitable[str]]], Item]:
     """Declare an item that is looked at for each integration."""
-
-    def declare(look: Callable[[Any, Any], Awaitable[str]]) -> Item:
-        return Item(
-            id=named,
-            group=group,
-            checks=checks,
-            why=why,
-            remedy=remedy,
-            needs=needs,
-            each=True,
-            look=look,
-        )
-
-    return declare
+    return lambda look: Item(
+        id=named,
+        group=group,
+        checks=checks,
+        why=why,
+        remedy=remedy,
+        needs=needs,
+        each=True,
+        look=look,
+    )
 
 
 class Result(BaseModel):

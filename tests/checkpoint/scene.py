@@ -18,7 +18,6 @@ from unittest.mock import patch
 import httpx
 import psycopg
 import stamina
-import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate
@@ -309,7 +308,6 @@ def start(home: Home, say: Callable[[str], None]) -> Scene:
     install_vault(url)
     install_pg_net(url)
     stack.set_up_and_load(say=say)
-    _also_by_pg_cron(stack)
     database = psycopg.connect(url, autocommit=True)
     database.execute(_PG_CRON)
     start_pg_net(home, stack.supabase.postgres)
@@ -320,7 +318,8 @@ def start(home: Home, say: Callable[[str], None]) -> Scene:
         "kvitt_webhook_url": "http://127.0.0.1:9/",
     }.items():
         database.execute("select vault.create_secret(%s, %s)", [secret, name])
-    say(stack.run("kvitt", "scheduler", "install"))
+    database.execute("update kvitt.integrations set scheduler = 'both' where id = %s", [XLEDGER])
+    database.execute("select kvitt.install_second_scheduler('12 minutes')")
     worker = stack.prefect.start_worker(POOL)
     return Scene(
         stack=stack,
@@ -348,13 +347,3 @@ async def finish(scene: Scene) -> None:
         async with get_client() as client:
             await client.create_variable(VariableCreate(name=REMEMBERED, value=TELLS))
         await automations.apply_notifications(None)
-
-
-def _also_by_pg_cron(stack: Stack) -> None:
-    file = stack.home.path / "integrations.yaml"
-    content = yaml.safe_load(file.read_text())
-    for integration in content["integrations"]:
-        integration["scheduler"] = "both" if integration["id"] == XLEDGER else "prefect"
-    file.write_text(yaml.safe_dump(content, allow_unicode=True))
-    stack.run("kvitt", "integrations", "import", str(file))
-    stack.run("kvitt", "apply")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tests.checkpoint.scene import Scene
 
 
+# The first one starts everything.
+pytestmark = pytest.mark.timeout(600)
+
 FORBIDDEN = (
     "alter table kvitt.alarms disable row level security",
     "alter table kvitt.alarms enable row level security",
