@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from kvitt.domain.integrations import Integration
-    from kvitt.ports import Budget, Vendor
+    from kvitt.ports import Budget
+    from kvitt.vendors import Client
 
 CONNECTIONS = {
     "business-central": BusinessCentral,
@@ -25,16 +26,25 @@ CONNECTIONS = {
 
 
 @asynccontextmanager
-async def open_vendor(integration: Integration, budget: Budget) -> AsyncGenerator[Vendor]:
+async def open_vendor(integration: Integration, budget: Budget) -> AsyncGenerator[Client]:
     """Open the vendor of an integration with the block that it names, to spend that budget.
 
     Raises LookupError where kvitt does not know the vendor, or the block does not exist.
     """
+    block = await _connection(integration)
+    async with block.open_for(integration, budget) as vendor:
+        yield vendor
+
+
+async def address_of(integration: Integration) -> str:
+    """Return where the API of an integration's vendor is. Raises as `open_vendor` does."""
+    return (await _connection(integration)).api_url
+
+
+async def _connection(integration: Integration) -> BusinessCentral | Dataverse | Xledger:
     if integration.vendor not in CONNECTIONS:
         raise LookupError(
             f"integration {integration.id} names the vendor {integration.vendor}, which kvitt does "
             f"not know; it knows {', '.join(sorted(CONNECTIONS))}"
         )
-    block = await load_block(CONNECTIONS[integration.vendor], integration.connection)
-    async with block.open_for(integration, budget) as vendor:
-        yield vendor
+    return await load_block(CONNECTIONS[integration.vendor], integration.connection)

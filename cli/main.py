@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli import files, mapping, scheduler
+from cli.checkpoint import checkpoint
 from cli.facts import facts
 from cli.health import health
 from cli.health import mode as set_mode
@@ -62,6 +63,7 @@ app.add_typer(records, name="records", no_args_is_help=True)
 mappings = typer.Typer(help="The mapping: the app's words in the accounting system's.")
 app.add_typer(mappings, name="mapping", no_args_is_help=True)
 app.command()(facts)
+app.command()(checkpoint)
 app.command()(health)
 app.command("mode")(set_mode)
 second_scheduler = typer.Typer(help="The second scheduler: pg_cron, in the database.")

@@ -63,9 +63,7 @@ CRASHED = AutomationCore(
 AUTOMATIONS: Sequence[AutomationCore] = (CRASHED,)
 
 _PASSIVE = f"{_OURS}passive after a limit"
-SET_MODE = "set-mode/kvitt"
-"""The deployment that the automation runs which has a connection not probed after a limit."""
-
+_SET_MODE = "set-mode/kvitt"
 # What `set-mode` is told, by the field of the event that has it. A template of one expression keeps
 # the kind of its value.
 _FROM_THE_EVENT = {
@@ -75,6 +73,15 @@ _FROM_THE_EVENT = {
     "retry_after_seconds": "retry_after_seconds",
     "project": "project",
 }
+
+
+async def set_mode_deployment() -> UUID | None:
+    """Return the id of the deployment of `set-mode`, which an automation runs; None without one."""
+    async with get_client() as prefect:
+        try:
+            return (await prefect.read_deployment_by_name(_SET_MODE)).id
+        except ObjectNotFound:
+            return None
 
 
 def passive_after_limit(deployment: UUID) -> AutomationCore:
@@ -124,6 +131,7 @@ NOTIFICATIONS = {
     "kvitt.watcher.silent": "kvitt: a watcher is silent",
     "kvitt.integration.unreadable": "kvitt: an integration cannot be read",
     "kvitt.deployments.unaligned": "kvitt: the deployments are not in line",
+    "kvitt.checkpoint.failed": "kvitt: the checkpoint found something to mend",
     "kvitt.incident.over": "kvitt: over",
 }
 _WHOM = "{% if event.resource.name %}: {{ event.resource.name }}{% endif %}"
@@ -174,8 +182,15 @@ async def remembered_block() -> UUID | None:
 
     Raises BlockMissing where it is gone.
     """
-    block = await Variable.aget(_REMEMBERED)
-    return None if block is None else await _notifying_block(str(block))
+    block = await _remembered()
+    return None if block is None else await _notifying_block(block)
+
+
+async def _remembered() -> str | None:
+    """Return the block that was named last; `Variable.aget` would leave its connection open."""
+    async with get_client() as prefect:
+        variable = await prefect.read_variable_by_name(_REMEMBERED)
+    return None if variable is None else str(variable.value)
 
 
 async def _notifying_block(named: str) -> UUID:
@@ -218,16 +233,14 @@ async def wanted_automations() -> tuple[list[AutomationCore], list[str]]:
     Raises BlockMissing where the block that tells people is gone.
     """
     wanted, lacking = list(AUTOMATIONS), list[str]()
-    async with get_client() as prefect:
-        try:
-            set_mode = await prefect.read_deployment_by_name(SET_MODE)
-        except ObjectNotFound:
-            lacking.append(
-                "a connection that turns us away by a limit goes on being probed, since there is "
-                f"no deployment {SET_MODE}: prefect --no-prompt deploy --all, then kvitt apply"
-            )
-        else:
-            wanted.append(passive_after_limit(set_mode.id))
+    set_mode = await set_mode_deployment()
+    if set_mode is None:
+        lacking.append(
+            "a connection that turns us away by a limit goes on being probed, since there is no "
+            f"deployment {_SET_MODE}: prefect --no-prompt deploy --all, then kvitt apply"
+        )
+    else:
+        wanted.append(passive_after_limit(set_mode))
     block = await remembered_block()
     if block is None:
         lacking.append(

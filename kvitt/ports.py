@@ -433,11 +433,14 @@ class Vendor(Protocol):
         """
         ...
 
-    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+    async def misfits(
+        self, *, book_currency: str, today: date, reads_only: bool = False
+    ) -> list[str]:
         """Say what in the vendor's set-up would break sending or reading back, and the remedy.
 
         `today` is a day on which something is to be posted. Its requests are probes. Leaves the
         books as they were, also where it is interrupted; raises Unsent when it could not be asked.
+        With `reads_only`, what only a trial would show is left out.
         """
         ...
 

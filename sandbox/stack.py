@@ -79,15 +79,17 @@ class Stack:
         home: Home,
         *,
         say: Callable[[str], None],
+        project: Path = CHECKOUT,
         postgres: Postgres | None = None,
         prefect_settings: Mapping[str, str] | None = None,
     ) -> Self:
         """Start the parts; nothing is in them yet. Raises StartError.
 
+        `project` is the folder of the Supabase project, where it is another one than ours.
         `prefect_settings` are for the Prefect server, as where there is more than one.
         """
         say("starting Postgres, PostgREST and the Edge Functions")
-        supabase = Supabase.start(home, postgres=postgres)
+        supabase = Supabase.start(home, project, postgres=postgres)
         say("starting Xledger and Business Central (simulators)")
         xledger = _vendor(home, "xledger")
         business_central = _vendor(home, "business_central")

@@ -95,11 +95,7 @@ class SupabaseLedger:
             p_worker=trigger.worker,
             p_picked_up_at=_iso(trigger.picked_up_at),
         )
-        answer = _read(dict[str, Any], answer)
-        if "integration" in answer:
-            answer["fitted"] = answer["integration"]["fitted_at"] is not None
-            answer["integration"] = integration_of(answer["integration"])
-        return _read(Claim, answer)
+        return _claim_of(answer)
 
     async def renew(self, period: Period, lease: timedelta) -> None:
         """Hold the lease for another while, counted from now."""
@@ -507,6 +503,8 @@ class SupabaseLedger:
         valid: list[Integration] = []
         broken: dict[str, str] = {}
         async for row in self._rows("integrations", "id"):
+            if row.get("rehearses") is not None:
+                continue  # a stand-in, for the seconds of a rehearsal
             try:
                 valid.append(integration_of(row))
             except LedgerRefused as error:
@@ -845,6 +843,37 @@ class SupabaseLedger:
         """Return what of the second scheduler is there."""
         return _read(SecondScheduler, await self._call("second_scheduler"))
 
+    # -- the checkpoint ----------------------------------------------------------------------------
+
+    async def describe_schema(self) -> dict[str, Any]:
+        """Return what is in the schema, as text by name; see `kvitt.describe_schema`."""
+        return _read(dict[str, Any], await self._call("describe_schema"))
+
+    async def begin_rehearsal(self, integration: str, attempt: UUID, lease: timedelta) -> Claim:
+        """Claim an empty period of a stand-in for an integration; see `kvitt.begin_rehearsal`."""
+        answer = await self._call(
+            "begin_rehearsal",
+            p_integration=integration,
+            p_attempt=str(attempt),
+            p_lease=_interval(lease),
+        )
+        return _claim_of(answer)
+
+    async def end_rehearsal(self, stand_in: str) -> None:
+        """Remove a stand-in and all that came of it."""
+        await self._call("end_rehearsal", p_rehearsal=stand_in)
+
+    async def call_out(self) -> dict[str, int]:
+        """Let the database send a harmless request to each address that the second scheduler has.
+
+        Returns the requests' numbers; see `called_out`.
+        """
+        return _read(dict[str, int], await self._call("call_out"))
+
+    async def called_out(self, requests: Mapping[str, int]) -> dict[str, int]:
+        """Return the status of each answer that has come; 0 where there will be none."""
+        return _read(dict[str, int], await self._call("called_out", p_requests=dict(requests)))
+
     # -- calls -------------------------------------------------------------------------------------
 
     async def _call(self, function: str, /, **arguments: Any) -> Any:
@@ -892,6 +921,14 @@ def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUn
     if not code or code.startswith(_NOT_NOW):
         return LedgerUnavailable(f"the ledger cannot answer now ({what}: {code} {message})")
     return LedgerRefused(f"{message} ({what}: {code})", code=code)
+
+
+def _claim_of(answer: Any) -> Claim:
+    answer = _read(dict[str, Any], answer)
+    if "integration" in answer:
+        answer["fitted"] = answer["integration"]["fitted_at"] is not None
+        answer["integration"] = integration_of(answer["integration"])
+    return _read(Claim, answer)
 
 
 def integration_of(row: Mapping[str, Any]) -> Integration:

@@ -650,7 +650,9 @@ class BusinessCentral:
         del period
         return {}
 
-    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+    async def misfits(
+        self, *, book_currency: str, today: date, reads_only: bool = False
+    ) -> list[str]:
         """Say what in the company's set-up would break posting or reading back, and the remedy.
 
         What the API does not show is tried: a journal with one blank line, deleted afterwards, gets
@@ -664,7 +666,7 @@ class BusinessCentral:
         for look in (
             partial(self._misfits_of_setup, book_currency, today),
             self._misfits_of_queue,
-            self._misfits_of_journals,
+            *(() if reads_only else (self._misfits_of_journals,)),
         ):
             try:
                 found += await look()

@@ -528,9 +528,11 @@ class Dataverse:
 
     # -- the table ---------------------------------------------------------------------------------
 
-    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+    async def misfits(
+        self, *, book_currency: str, today: date, reads_only: bool = False
+    ) -> list[str]:
         """Say what of the table would break sending or reading back, and the remedy."""
-        del today
+        del today, reads_only
         at = f"{self._root}/EntityDefinitions(LogicalName='{self._settings.table}')"
         options = (
             "$select=EntitySetName&$expand=Keys($select=KeyAttributes,EntityKeyIndexStatus),"

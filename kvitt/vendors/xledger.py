@@ -463,9 +463,11 @@ class Xledger:
             for look in looks
         ]
 
-    async def misfits(self, *, book_currency: str, today: date) -> list[str]:
+    async def misfits(
+        self, *, book_currency: str, today: date, reads_only: bool = False
+    ) -> list[str]:
         """Say what in the tenant would break sending or reading back, and the remedy."""
-        del book_currency, today  # neither is shown by a query that is known
+        del book_currency, today, reads_only  # neither is shown by a query that is known
         found: list[str] = []
         by_reference = self._settings.filter_by_reference
         tried = _TRIED_BY_REFERENCE if by_reference else _TRIED_BY_TIME

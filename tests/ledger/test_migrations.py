@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from kvitt.checkpoint.schema import PARTS, differences
 from kvitt.ledger.migrate import Migration, MigrationError, migrate, read_migrations
 from sandbox.postgres import BINARIES, WHEEL, Postgres, find_binaries
 from sandbox.processes import CHECKOUT, Home
@@ -157,6 +158,8 @@ def test_a_period_goes_its_way_on_each_postgres(
             ledger.settle_chunk(held, chunk["number"], "confirmed")
             ledger.own("finish_export", **held.fenced)
             receipt = ledger.settle(held, debits)
+            [[described]] = database.execute("select kvitt.describe_schema()").fetchall()
+    assert [each for part in PARTS for each in differences(part, described)] == []
     assert receipt is not None
     assert receipt["taken"] == receipt["sent"]
     assert receipt["taken"]["vouchers"] == 3
