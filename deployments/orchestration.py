@@ -324,7 +324,7 @@ def _differences(wanted: dict[str, Any], there: DeploymentResponse) -> list[str]
         (getattr(s.schedule, "cron", None), getattr(s.schedule, "timezone", None), s.active)
         for s in there.schedules
     ]
-    told = [(s["cron"], s["timezone"], s["active"]) for s in wanted["schedules"]]
+    told = [(s["cron"], s["timezone"], s["active"]) for s in wanted.get("schedules", [])]
     pairs = {
         "schedules": (told, schedules),
         "paused": (False, there.paused),
