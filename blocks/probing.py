@@ -7,6 +7,8 @@ lives for one run, as of a stock worker, asks for a token with each probe of Mic
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
@@ -27,15 +29,17 @@ if TYPE_CHECKING:
 
 # As many as Prefect hands out at a time.
 _PAGE = 200
+# A client remembers each token that it had, so as never to show it.
+_LIFE_SECONDS = 86_400
 
 
-async def open_probers(due: Sequence[Due]) -> Mapping[str, Prober | LookupError]:
-    """Open the connections that are to be probed, by name, with what this process has of them.
+async def open_probers(project: str, due: Sequence[Due]) -> Mapping[str, Prober | LookupError]:
+    """Open a project's connections that are to be probed, by name, with what this process has.
 
     Their blocks are read anew each time, all of a vendor's together: a changed secret holds at
     once.
     """
-    kept = _kept.setdefault(asyncio.get_running_loop(), _Probers())
+    kept = _kept.setdefault((asyncio.get_running_loop(), project), _Probers())
     found: dict[str, Prober | LookupError] = {}
     for vendor in sorted({each.vendor for each in due}):
         documents = await _documents(CONNECTIONS[vendor])
@@ -45,11 +49,13 @@ async def open_probers(due: Sequence[Due]) -> Mapping[str, Prober | LookupError]
     return found
 
 
-async def close_probers() -> None:
-    """Close what this process has kept on this loop."""
-    kept = _kept.pop(asyncio.get_running_loop(), None)
-    if kept is not None:
-        await kept.line.close()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kept:
+    """A client, what its block held, and until when it is used by our monotonic clock."""
+
+    document: Mapping[str, Any]
+    prober: Prober
+    until: float
 
 
 class _Probers:
@@ -57,7 +63,7 @@ class _Probers:
 
     def __init__(self) -> None:
         self.line = Line(most=AT_ONCE)
-        self._clients: dict[str, tuple[Mapping[str, Any], Prober]] = {}
+        self._clients: dict[str, _Kept] = {}
 
     def open(self, due: Due, document: Mapping[str, Any] | None) -> Prober | LookupError:
         kind = CONNECTIONS[due.vendor]
@@ -67,16 +73,17 @@ class _Probers:
             return BlockMissing(
                 f"there is no block {slug}/{due.connection}: create it in the Prefect UI"
             )
-        content, prober = self._clients.get(due.name, (None, None))
-        if prober is None or content != document:
+        kept = self._clients.get(due.name)
+        if kept is None or kept.document != document or time.monotonic() >= kept.until:
             try:
                 block = kind.model_validate(document)
                 purse = Allotment()
                 prober = Prober(vendor=block.open_to_probe(purse, self.line), purse=purse)
             except ValidationError as error:  # it hides its input, which may be a secret
                 return LookupError(f"the block of {due.name} cannot be used: {error}")
-            self._clients[due.name] = document, prober
-        return prober
+            until = time.monotonic() + _LIFE_SECONDS
+            kept = self._clients[due.name] = _Kept(document=document, prober=prober, until=until)
+        return kept.prober
 
 
 async def _documents(kind: type[Block]) -> dict[str, Mapping[str, Any]]:
@@ -92,5 +99,5 @@ async def _documents(kind: type[Block]) -> dict[str, Mapping[str, Any]]:
                 return found
 
 
-# By loop: the line's connections belong to one.
-_kept: dict[asyncio.AbstractEventLoop, _Probers] = {}
+# By loop, since the line's connections belong to one, and by project: each has its own ledger.
+_kept: dict[tuple[asyncio.AbstractEventLoop, str], _Probers] = {}

@@ -8,6 +8,7 @@ wrong with connections is told as incidents, when it begins and when it is over.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prefect import flow
@@ -46,7 +47,7 @@ async def health(project: str = PROJECT) -> RunState[None]:
     try:
         async with supabase.open() as client:
             ledger = SupabaseLedger(client)
-            probed = await way.look(ledger, open_probers, _HABITS)
+            probed = await way.look(ledger, partial(open_probers, project), _HABITS)
             for each in probed:
                 if each.limit is not None:
                     tell_limit(each.due.vendor, each.due.connection, each.limit, "probe")

@@ -95,7 +95,13 @@ async def look(
     due = await ledger.claim_probes(claim, habits, BETWEEN_PROBES)
     if not due:
         return []
-    probers = await open_probers([each for each in due if each.grant.reserved])
+    try:
+        probers = await open_probers([each for each in due if each.grant.reserved])
+    except Exception as error:  # what is reserved goes back
+        why = f"the connections could not be opened ({type(error).__name__})"
+        unasked = [_unasked(each, why, wait=BETWEEN_PROBES) for each in due]
+        await ledger.record_probes(claim, unasked)
+        raise
     places = asyncio.Semaphore(AT_ONCE)
 
     async def probe(each: Due) -> Probed:
@@ -162,8 +168,14 @@ def _heard(
     return Probed(due=due, heard=heard, why=why, wait=wait, spent=spent, limit=limit)
 
 
-def _unasked(due: Due, why: str, spent: Mapping[str, int] | None = None) -> Probed:
-    return Probed(due=due, heard=Heard.UNASKED, why=why, wait=_BUDGET_AGAIN, spent=spent or {})
+def _unasked(
+    due: Due,
+    why: str,
+    spent: Mapping[str, int] | None = None,
+    *,
+    wait: timedelta = _BUDGET_AGAIN,
+) -> Probed:
+    return Probed(due=due, heard=Heard.UNASKED, why=why, wait=wait, spent=spent or {})
 
 
 def _words_of_spent(due: Due) -> str:

@@ -494,6 +494,20 @@ async def test_what_a_probe_reserves_and_does_not_need_is_given_back(ward: Ward)
     assert left == []
 
 
+async def test_what_was_reserved_goes_back_when_nothing_can_be_opened(ward: Ward) -> None:
+    it = await ward(size=2)
+
+    async def broken(_: Sequence[Due], /) -> Mapping[str, health.Prober | LookupError]:
+        raise ConnectionError("Prefect is away")
+
+    with pytest.raises(ConnectionError):
+        await health.look(it.ledger, broken, {it.vendor: it.habits})
+    spent = [b for b in await it.ledger.read_budgets() if b.vendor == it.vendor]
+    assert [b.counted for b in spent] == [0, 0]
+    assert (await it.seen()).unasked == "the connections could not be opened (ConnectionError)"
+    assert await it.is_probed(after=QUARTER)
+
+
 # -- modes -----------------------------------------------------------------------------------------
 
 
