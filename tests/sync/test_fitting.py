@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     SetScene = Callable[..., Awaitable[Scene]]
     Run = Callable[..., AbstractAsyncContextManager[asyncio.subprocess.Process]]
 
-REQUESTS = {"xledger": 3, "business-central": 6}
+REQUESTS = {"xledger": 3, "business-central": 7}
 SHORT = timedelta(seconds=2)
 # A setting of each simulator that makes it a misfit, how it fits, and the remedy that is named.
 MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

@@ -26,7 +26,9 @@ PROBES = {"environments", "companies.list"}
 SAY_WHEN = {429, 502, 503}  # documented for the latter two [C]; on 429 a client reckons with it
 JOB_STEP = 0.1  # seconds between looks into the job queue
 CODES = {
+    400: "BadRequest",
     401: "Authentication_InvalidCredentials",
+    403: "Authorization_RequestDenied",
     408: "RequestTimeout",
     409: "Request_EntityChanged",
     429: "Application_TooManyRequests",
