@@ -94,6 +94,9 @@ class Books:
         default_factory=lambda: Habits(chunk_vouchers=2, chunk_lines=100, settle=SETTLE)
     )
 
+    def at_most(self, _at_once: int) -> None:
+        """Never mind: nothing in it waits, so that its calls are made one after another."""
+
     def objection(self, _period: Period, _voucher: Voucher) -> str | None:
         return None
 
