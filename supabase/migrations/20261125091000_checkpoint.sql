@@ -159,9 +159,11 @@ begin
   it.ping := null;
   it.last_voucher_number := 0;
   it.created_at := now();
-  insert into kvitt.integrations select it.*;
-  insert into kvitt.periods (integration_id, due_at, opens_at, key)
-  values (it.id, due, due - interval '1 minute', kvitt.period_key(it.id, due));
+  insert into kvitt.integrations select it.* on conflict do nothing;
+  if found then -- else it is asked again after a lost reply
+    insert into kvitt.periods (integration_id, due_at, opens_at, key)
+    values (it.id, due, due - interval '1 minute', kvitt.period_key(it.id, due));
+  end if;
   answer := kvitt.claim_period(it.id, p_attempt, p_lease, 'person');
   update kvitt.integrations set enabled = false where id = it.id;
   return answer;
@@ -170,14 +172,21 @@ end $$;
 -- Removes a stand-in and all that came of it. Never anything of a real integration. Twice is once.
 create function kvitt.end_rehearsal(p_rehearsal text) returns void
 language plpgsql security definer set search_path = '' as $$
+declare
+  holding text;
 begin
   perform from kvitt.integrations where id = p_rehearsal and rehearses is not null for update;
   if not found then
     return;
   end if;
-  delete from kvitt.cold_starts where integration_id = p_rehearsal;
-  delete from kvitt.chunks where integration_id = p_rehearsal;
-  delete from kvitt.attempts where integration_id = p_rehearsal;
+  delete from kvitt.cold_starts where integration_id = p_rehearsal; -- they name their attempts
+  for holding in -- and whatever later migrations add
+    select c.relname from pg_catalog.pg_class c
+      join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = 'integration_id'
+     where c.relnamespace = 'kvitt'::regnamespace and c.relkind = 'r' and c.relname <> 'periods'
+  loop
+    execute format('delete from kvitt.%I where integration_id = $1', holding) using p_rehearsal;
+  end loop;
   delete from kvitt.periods where integration_id = p_rehearsal;
   delete from kvitt.integrations where id = p_rehearsal;
 end $$;

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # The first one starts everything.
 pytestmark = pytest.mark.timeout(600)
 
+ATTEMPT = "7d0c8c57-3f1b-4f4f-9a52-1c2b7d5f0e11"
 FORBIDDEN = (
     "alter table kvitt.alarms disable row level security",
     "alter table kvitt.alarms enable row level security",
@@ -57,8 +58,11 @@ async def test_nothing_of_a_look_stays(scene: Scene) -> None:
 
 
 async def test_a_rehearsal_whose_process_died_is_removed_by_a_later_one(scene: Scene) -> None:
-    begin = "select kvitt.begin_rehearsal(%s, gen_random_uuid(), interval '2 minutes')"
-    scene.database.execute(begin, [XLEDGER])
+    begin = "select kvitt.begin_rehearsal(%s, %s, interval '2 minutes')"
+    [[asked]] = scene.database.execute(begin, [XLEDGER, ATTEMPT]).fetchall()
+    [[asked_again]] = scene.database.execute(begin, [XLEDGER, ATTEMPT]).fetchall()
+    assert asked["outcome"] == "claimed"
+    assert asked["period"] == asked_again["period"]
     left = "select count(*) from kvitt.integrations where rehearses is not null"
     assert scene.database.execute(left).fetchall() == [(1,)]
     await scene.look(Group.DATA_FLOW)
