@@ -193,6 +193,76 @@ language sql stable set search_path = '' as $$
    group by l.requests, l.warn_from
 $$;
 
+-- Reserves what the probes of a claim may spend, as reserve_requests does for one client: in a few
+-- statements for any number of them, and nothing where exports will need it.
+create function kvitt.reserve_probes(p_claim uuid, p_vendors jsonb) returns void
+language plpgsql set search_path = '' as $$
+begin
+  with new as (
+    insert into kvitt.budgets (vendor, connection, month)
+    select vendor, connection, kvitt.this_month() from kvitt.connections where claim = p_claim
+     order by vendor, connection
+    on conflict do nothing returning vendor, connection
+  )
+  delete from kvitt.reservations r using new
+   where (r.vendor, r.connection) = (new.vendor, new.connection) and r.month < kvitt.this_month();
+  perform from kvitt.budgets b join kvitt.connections c using (vendor, connection)
+   where c.claim = p_claim and b.month = kvitt.this_month()
+   order by vendor, connection for update of b;
+  update kvitt.budgets b set allowance = (p_vendors #>> array[c.vendor, 'allowance'])::bigint
+    from kvitt.connections c
+   where c.claim = p_claim and (c.vendor, c.connection) = (b.vendor, b.connection)
+     and b.month = kvitt.this_month();
+  with granted as (
+    select b.vendor, b.connection, b.month, c.reservation,
+           case when kvitt.probes_fit(b.vendor, b.connection, b.allowance)
+                then least((p_vendors #>> array[b.vendor, 'requests'])::bigint,
+                           ceil(kvitt.budget_room(b, true) / 8.0)::bigint) else 0 end as many
+      from kvitt.budgets b join kvitt.connections c using (vendor, connection)
+     where c.claim = p_claim and b.month = kvitt.this_month()
+       and not exists (select from kvitt.reservations r where r.id = c.reservation)
+  ), counted as (
+    update kvitt.budgets b set requests = b.requests + g.many, probes = b.probes + g.many
+      from granted g
+     where (b.vendor, b.connection, b.month) = (g.vendor, g.connection, g.month)
+  )
+  insert into kvitt.reservations (id, vendor, connection, month, for_probes, requests)
+  select reservation, vendor, connection, month, true, many from granted;
+end $$;
+
+-- Gives back what probes have not spent, as return_requests does for one client.
+create function kvitt.return_probes(p_results jsonb) returns void
+language plpgsql set search_path = '' as $$
+declare
+  vendors text[];
+  connections text[];
+begin
+  perform from kvitt.budgets b join kvitt.reservations r using (vendor, connection, month)
+    join jsonb_to_recordset(p_results) as said (reservation uuid) on r.id = said.reservation
+   order by vendor, connection for update of b;
+  with back as (
+    delete from kvitt.reservations r
+     using jsonb_to_recordset(p_results) as said (reservation uuid, spent jsonb)
+     where r.id = said.reservation
+    returning r.vendor, r.connection, r.month, said.spent,
+              r.requests - kvitt.sum_of(said.spent) as unspent
+  ), counted as (
+    update kvitt.budgets b set
+      requests = b.requests - back.unspent, probes = b.probes - back.unspent,
+      spent = kvitt.add_up(b.spent, back.spent)
+      from back
+     where (b.vendor, b.connection, b.month) = (back.vendor, back.connection, back.month)
+  )
+  select array_agg(vendor), array_agg(connection) into vendors, connections
+    from back where unspent > 0;
+  perform kvitt.go_on_with_budget(waiting.vendor, waiting.connection) from (
+    select distinct i.vendor, i.connection
+      from kvitt.periods p join kvitt.integrations i on i.id = p.integration_id
+      join unnest(vendors, connections) as back (vendor, connection)
+        on (back.vendor, back.connection) = (i.vendor, i.connection)
+     where p.waiting_for = 'budget' and p.not_before > now()) waiting;
+end $$;
+
 -- Hands out the probes that are due, and reserves what they may spend, for one prober: active
 -- connections whose time has come, and passive ones whose limit may be over. Each has a probe at most
 -- in p_every, whoever asks, and also where a prober dies; none that an export uses just now, since
@@ -220,15 +290,18 @@ begin
     claim = p_claim, trial = c.mode = 'passive', reservation = gen_random_uuid(),
     next_probe_at = now() + p_every
   from due where (c.vendor, c.connection) = (due.vendor, due.connection);
+  perform kvitt.reserve_probes(p_claim, p_vendors);
   return (
-    select coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object('grant', kvitt.reserve_requests(
-             c.reservation, c.vendor, c.connection, true,
-             case when kvitt.probes_fit(c.vendor, c.connection, c.allowance)
-                  then (p_vendors #>> array[c.vendor, 'requests'])::bigint else 0 end,
-             '{}', c.allowance))), '[]')
-      from (select *, (p_vendors #>> array[vendor, 'allowance'])::bigint as allowance
-              from kvitt.connections where claim = p_claim
-             order by vendor, connection) c);
+    select coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object('grant', jsonb_build_object(
+             'reserved', r.requests,
+             'seconds', extract(epoch from kvitt.end_of_month(r.month) - clock_timestamp()),
+             'month', r.month, 'allowance', l.requests, 'counted', b.requests, 'warned', false))
+             order by c.vendor, c.connection), '[]')
+      from kvitt.connections c join kvitt.reservations r on r.id = c.reservation
+      join kvitt.budgets b
+        on (b.vendor, b.connection, b.month) = (r.vendor, r.connection, r.month),
+      kvitt.budget_limits(b.vendor, b.connection, b.allowance) l
+     where c.claim = p_claim);
 end $$;
 
 -- What a connection is after what was heard of it: answered, turned-away (by a limit) or failed.
@@ -273,36 +346,7 @@ begin
   from jsonb_to_recordset(p_results)
          as r (vendor text, connection text, heard text, why text, wait interval)
   where (c.vendor, c.connection) = (r.vendor, r.connection) and c.claim = p_claim;
-  perform kvitt.return_requests(r.reservation, r.spent) from (
-    select * from jsonb_to_recordset(p_results)
-             as r (vendor text, connection text, reservation uuid, spent jsonb)
-     order by vendor, connection) r;
-end $$;
-
--- As before, but those that wait for the budget are looked for only if something came back: a probe
--- spends what it has reserved, and a thousand of them come at once.
-create or replace function kvitt.return_requests(p_reservation uuid, p_spent jsonb) returns void
-language plpgsql security definer set search_path = '' as $$
-declare
-  mine kvitt.reservations;
-  unspent bigint;
-begin
-  select * into mine from kvitt.reservations where id = p_reservation;
-  perform from kvitt.budgets b
-   where (b.vendor, b.connection, b.month) = (mine.vendor, mine.connection, mine.month) for update;
-  delete from kvitt.reservations where id = p_reservation returning * into mine;
-  if not found then
-    return;
-  end if;
-  unspent := mine.requests - kvitt.sum_of(p_spent);
-  update kvitt.budgets b set
-    requests = b.requests - unspent,
-    probes = b.probes - case when mine.for_probes then unspent else 0 end,
-    spent = kvitt.add_up(kvitt.add_up(b.spent, p_spent), mine.spent, -1)
-  where (b.vendor, b.connection, b.month) = (mine.vendor, mine.connection, mine.month);
-  if unspent > 0 then
-    perform kvitt.go_on_with_budget(mine.vendor, mine.connection);
-  end if;
+  perform kvitt.return_probes(p_results);
 end $$;
 
 -- Writes down what real traffic met at a connection (heard, as in state_after). It counts like a
