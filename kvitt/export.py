@@ -52,7 +52,7 @@ T = TypeVar("T")
 _CHUNK_PAGE = 500
 # How many lines are read from the ledger at a time, at most: some chunks of any vendor. How many
 # vouchers are mapped before the calls under way have their turn.
-_READ_AHEAD, _MAPPED = 1000, 20
+_READ_AHEAD, _MAPPED = 500, 10
 # Seconds that a call to the ledger waits for what else is to be written.
 _GATHER = 0.01
 _ANY_NUMBER = 2**31 - 1
