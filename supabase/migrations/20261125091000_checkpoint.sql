@@ -134,6 +134,14 @@ alter table kvitt.integrations add column rehearses text;
 comment on column kvitt.integrations.rehearses is
   'The integration for which it stands in, for the seconds of a rehearsal; null: it is a real one.';
 
+-- A stand-in numbers no voucher, so that it may have the source of the one that it stands in for.
+drop trigger voucher_numbers_meet on kvitt.integrations;
+create trigger voucher_numbers_meet
+  after insert or update of vendor, connection, mapping, enabled, first_voucher_number
+  on kvitt.integrations for each row
+  when (new.vendor = 'xledger' and new.enabled and new.rehearses is null)
+  execute function kvitt.keep_voucher_numbers_apart();
+
 -- Claims an empty period of a stand-in for an integration, as claim_period does, and answers the
 -- same. The real one's calendar, lease and records are not touched. The stand-in is switched off
 -- before anybody else can see it, so that nobody else works on it, and its period came due a moment
