@@ -208,12 +208,16 @@ def _prelude(
 def _common(
     one: Mapping[str, Any], other: Mapping[str, Any], first: Sequence[tuple[Mapping[str, Any], str]]
 ) -> list[Point]:
-    """Return what both recordings have; of one with a prelude, what comes after that."""
+    """Return what both recordings have; of one with a prelude, what comes after that.
+
+    Each once: of two calls of a name that are under way side by side, both replies come after the
+    second.
+    """
     there = {Point(**point) for point in other["points"]}
     points = [Point(**point) for point in one["points"]]
     if first:
         points = points[points.index(Point(**first[0][0])) + 1 :]
-    return [point for point in points if point in there]
+    return [point for point in dict.fromkeys(points) if point in there]
 
 
 def _writes(points: Sequence[Point]) -> list[Point]:

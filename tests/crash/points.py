@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 import select
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -72,8 +73,9 @@ class SocketWire:
         self._end.close()
 
 
-def install(keeper: Wire, *, vendor: str) -> None:
+def install(wire: Wire, *, vendor: str) -> None:
     """Put the recorder under every httpx client of this process; `vendor` is the vendor's URL."""
+    keeper = _OneAtATime(wire)
     send = httpx.AsyncHTTPTransport.handle_async_request
     address = urlsplit(vendor).netloc
 
@@ -81,7 +83,7 @@ def install(keeper: Wire, *, vendor: str) -> None:
         transport: httpx.AsyncHTTPTransport, request: httpx.Request
     ) -> httpx.Response:
         name = name_of(request, vendor=address)
-        order = _ask(keeper, "before", name)
+        order = keeper.ask("before", name)
         try:
             if order["do"] == "drop":
                 raise httpx.ConnectError("the matrix cut the connection", request=request)
@@ -93,16 +95,31 @@ def install(keeper: Wire, *, vendor: str) -> None:
             keeper.tell({"over": name})
         if order["do"] == "answer":
             return _made_up(order)
-        if order["do"] == "lose" or _ask(keeper, "after", name)["do"] == "lose":
+        if order["do"] == "lose" or keeper.ask("after", name)["do"] == "lose":
             raise httpx.RemoteProtocolError("the matrix lost the reply", request=request)
         return response
 
     httpx.AsyncHTTPTransport.handle_async_request = recorded
 
 
-def _ask(keeper: Wire, side: str, name: str) -> dict[str, Any]:
-    keeper.tell({"at": side, "name": name})
-    return keeper.hear() or {"do": "go"}
+class _OneAtATime:
+    """A wire that the threads of a run share: Prefect's client runs in threads of its own.
+
+    Without it, one of two that wait for an answer could take the other's along with its own.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._turn = threading.Lock()
+
+    def ask(self, side: str, name: str) -> dict[str, Any]:
+        with self._turn:
+            self._wire.tell({"at": side, "name": name})
+            return self._wire.hear() or {"do": "go"}
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        with self._turn:
+            self._wire.tell(message)
 
 
 async def _read_to_the_end(response: httpx.Response) -> None:
