@@ -973,8 +973,8 @@ async def _(scene: Scene) -> AsyncGenerator[None]:
 
 sql(
     "pg_net is not there",
-    "alter schema net rename to not_net",
-    "alter schema not_net rename to net",
+    "alter function net.http_post rename to http_put",
+    "alter function net.http_put rename to http_post",
     item="scheduler",
     seen="the database has no pg_net",
     remedy="enable the extensions",

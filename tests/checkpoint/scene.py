@@ -35,6 +35,7 @@ from sandbox import claims
 from sandbox.pg_net import install_pg_net, install_vault, start_pg_net
 from sandbox.processes import CHECKOUT, Process
 from sandbox.stack import POOL, Stack
+from sandbox.vendors.simulators import SIMULATORS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -192,11 +193,11 @@ class Scene:
     @contextmanager
     def vendor(self, vendor: Process, wish: Any, mending: Any) -> Generator[None]:
         """Change the set-up of an accounting system."""
-        self._set_up(vendor, wish)
+        self.set_up(vendor, wish)
         try:
             yield
         finally:
-            self._set_up(vendor, mending)
+            self.set_up(vendor, mending)
 
     @contextmanager
     def settings(self, vendor: Process, **changes: Any) -> Generator[None]:
@@ -205,7 +206,7 @@ class Scene:
         with self.vendor(vendor, {"settings": changes}, mending):
             yield
 
-    def _set_up(self, vendor: Process, wish: dict[str, Any]) -> None:
+    def set_up(self, vendor: Process, wish: dict[str, Any]) -> None:
         answer = httpx.post(f"{vendor.url}/_sandbox/setup", json=wish, trust_env=False)
         answer.raise_for_status()
 
@@ -266,10 +267,14 @@ class Scene:
                 async with get_client() as client:
                     await mending(client)
 
+    @property
+    def vendors(self) -> dict[str, Process]:
+        return {"xledger": self.stack.xledger, "business-central": self.stack.business_central}
+
     def books(self) -> list[Any]:
         """Return all that the accounting systems hold."""
-        vendors = (self.stack.xledger, self.stack.business_central)
-        return [httpx.get(f"{v.url}/_sandbox/books", trust_env=False).json() for v in vendors]
+        urls = [f"{vendor.url}/_sandbox/books" for vendor in self.vendors.values()]
+        return [httpx.get(url, trust_env=False).json() for url in urls]
 
     def events(self, named: str) -> list[dict[str, Any]]:
         """Return the events of a name that Prefect has heard of."""
@@ -333,7 +338,12 @@ def start(home: Home, say: Callable[[str], None]) -> Scene:
 
 
 async def finish(scene: Scene) -> None:
-    """Write the calendar, as `watch` does, and name a block that tells people."""
+    """Write the calendar, as `watch` does, and name a block that tells people.
+
+    The vendors allow any number of requests: they are looked at a hundred times in three minutes.
+    """
+    for kind, vendor in scene.vendors.items():
+        scene.set_up(vendor, {"settings": SIMULATORS[kind].unlimited})
     supabase = scene.stack.supabase
     async with open_project(supabase.url, supabase.secret_key) as client:
         ledger = SupabaseLedger(client)
