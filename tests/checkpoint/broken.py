@@ -418,7 +418,7 @@ def _(scene: Scene) -> Any:
 )
 def _(scene: Scene) -> Any:
     reply = "return Response.json({ key: body.key, taken: 1, total: 1, done: true });"
-    return scene.function(scene.collect(("  return await collect(request, body);", reply)))
+    return scene.function(scene.collect(("  return await collect(request, body, boot);", reply)))
 
 
 @case(
@@ -429,7 +429,7 @@ def _(scene: Scene) -> Any:
 )
 def _(scene: Scene) -> Any:
     reply = "return Response.json({ key: body.key, taken: 0, total: 0, done: true });"
-    return scene.function(scene.collect(("  return await collect(request, body);", reply)))
+    return scene.function(scene.collect(("  return await collect(request, body, boot);", reply)))
 
 
 @case(
@@ -439,9 +439,9 @@ def _(scene: Scene) -> Any:
     remedy="docs/edge-function.md",
 )
 def _(scene: Scene) -> Any:
-    hidden = """  const said = await collect(request, body);
+    hidden = """  const said = await collect(request, body, boot);
   return said.ok ? said : answer({ code: "SORRY", message: "no" }, said.status);"""
-    return scene.function(scene.collect(("  return await collect(request, body);", hidden)))
+    return scene.function(scene.collect(("  return await collect(request, body, boot);", hidden)))
 
 
 @case(
