@@ -1048,7 +1048,7 @@ def _(scene: Scene) -> Any:
     remedy="Mend what the message says",
 )
 def _(scene: Scene) -> Any:
-    return scene.integration(XLEDGER, timeouts={"function": 0.001})
+    return scene.integration(XLEDGER, timeouts={"function": 0.001}, limits={"warm_up": 0})
 
 
 sql(
