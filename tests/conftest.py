@@ -36,7 +36,8 @@ settings.load_profile("kvitt")
 # ones. A folder that is not named comes last.
 _ORDER = (
     *("domain", "vendors", "ledger", "blocks", "sync", "cli", "sandbox"),
-    *("workers", "flows", "scheduler", "outages", "year", "beyond", "crash", "demo"),
+    *("workers", "flows", "checkpoint", "scheduler"),
+    *("health", "outages", "year", "beyond", "crash", "demo"),
 )
 
 
