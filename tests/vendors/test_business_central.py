@@ -505,6 +505,20 @@ async def test_the_clash_is_met_once_and_then_foreseen(
     assert defaulting.operations()["batch"] == before + 5
 
 
+@pytest.mark.usefixtures("language")
+async def test_calls_side_by_side_that_all_meet_the_clash_all_arrive(
+    bc: Client, defaulting: Simulator, period: Period
+) -> None:
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    async with asyncio.TaskGroup() as group:
+        for sequence in range(2, 7):
+            calling = bc.send(period, [a_dimensioned(sequence)], begins=False, guard=allow)
+            group.create_task(calling)
+    lines = [line for line in defaulting.lines(period) if line["account"] == "7199"]
+    assert len(lines) == 5
+    assert all(line["dimensions"] == {"AVDELING": "20", "PROSJEKT": "P-CUP"} for line in lines)
+
+
 @pytest.mark.parametrize("fault", ["reply-lost", "drop-before", "half-batch"])
 @pytest.mark.parametrize("nth", [2, 3])
 async def test_a_voucher_that_was_interrupted_before_it_had_its_dimensions_is_begun_anew(
