@@ -153,7 +153,7 @@ class _Calls:
 class _Scribe:
     """Writes intents and confirmations down: what comes up at a time in one call to the ledger.
 
-    A call that fails, fails for all that it was to write.
+    A call that fails, fails for all that it was to write, and for the intents that wait behind it.
     """
 
     def __init__(self, this: Attempt, settle: timedelta) -> None:
@@ -195,11 +195,16 @@ class _Scribe:
                 [intent for intent, _ in intended],
                 self._settle,
             )
-        except BaseException as error:
+        except KvittError as error:
+            # What would be intended behind it does not follow any more, and is no reason to refuse
+            # what is confirmed meanwhile.
+            behind, self._intended = self._intended, []
+            for each in (*written, *(each for _, each in behind)):
+                each.set_exception(error)
+        except BaseException:
             for each in written:
-                each.set_exception(error) if isinstance(error, KvittError) else each.cancel()
-            if not isinstance(error, KvittError):
-                raise
+                each.cancel()
+            raise
         else:
             for each, chunk in zip(written, chunks, strict=True):
                 each.set_result(chunk)
