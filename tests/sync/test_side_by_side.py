@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from kvitt.attempts import Attempt
-from kvitt.domain.errors import LedgerUnavailable
+from kvitt.domain.errors import LedgerUnavailable, PeriodFailed, PeriodPostponed
 from kvitt.export import _Scribe, _Span
 from kvitt.ledger import SupabaseLedger
 from kvitt.ports import Chunk, ChunkState
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from supabase import AsyncClient
 
     from tests.cast import Stage
+    from tests.sync.scene import Books, Scene
 
 
 class _AwayOnce(SupabaseLedger):
@@ -68,3 +69,27 @@ async def test_what_is_confirmed_is_kept_though_an_intent_before_it_was_not(
         with pytest.raises(LedgerUnavailable):
             await intent
     assert stage.chunks() == ["confirmed"]
+
+
+@pytest.mark.usefixtures("no_waiting")
+async def test_what_makes_no_sense_further_on_is_met_when_it_is_its_turn(
+    scene: Callable[..., Awaitable[Scene]],
+    business_central: Books,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kvitt.export._READ_AHEAD", 2)
+    it = await scene(business_central, chunk_lines=2, at_once=1)
+    await it.approve(6)
+    with it.stage.database.transaction():
+        it.stage.database.execute("set local session_replication_role = replica")
+        it.stage.database.execute(
+            "update kvitt.record_lines set dimensions = '{\"project\": 1}' where record_id = %s",
+            (it.records[5].id,),
+        )
+    business_central.fault("rate-limit", on="batch", times=3)
+    with pytest.raises(PeriodPostponed, match="the next run asks again"):
+        await it.run()
+    assert it.stage.state() == "exporting"
+    with pytest.raises(PeriodFailed, match="its batch cannot be read"):
+        await it.run()
+    assert it.stage.state() == "failed"
