@@ -498,7 +498,7 @@ async def test_the_clash_is_met_once_and_then_foreseen(
     bc: Client, defaulting: Simulator, period: Period
 ) -> None:
     await bc.send(period, [a_claim(1)], begins=True, guard=allow)
-    before = defaulting.operations()["batch"]
+    before = defaulting.operations().get("batch", 0)
     await bc.send(period, [a_dimensioned(2)], begins=False, guard=allow)
     assert defaulting.operations()["batch"] == before + 3
     await bc.send(period, [a_dimensioned(3)], begins=False, guard=allow)
