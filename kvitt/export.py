@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from kvitt.attempts import Attempt
     from kvitt.domain.errors import PeriodFailed
     from kvitt.domain.reconcile import Comparison
-    from kvitt.domain.records import TakenRecord
     from kvitt.ports import Guard, Vendor
 
     Confirm = Callable[[int, Mapping[str, Any] | None], Awaitable[Chunk]]
@@ -153,7 +152,7 @@ class _Calls:
 class _Scribe:
     """Writes intents and confirmations down: what comes up at a time in one call to the ledger.
 
-    A call that fails, fails for all that it was to write.
+    A call that fails, fails for all that it was to write, and for the intents that wait behind it.
     """
 
     def __init__(self, this: Attempt, settle: timedelta) -> None:
@@ -195,11 +194,16 @@ class _Scribe:
                 [intent for intent, _ in intended],
                 self._settle,
             )
-        except BaseException as error:
+        except KvittError as error:
+            # What would be intended behind it does not follow any more, and is no reason to refuse
+            # what is confirmed meanwhile.
+            behind, self._intended = self._intended, []
+            for each in (*written, *(each for _, each in behind)):
+                each.set_exception(error)
+        except BaseException:
             for each in written:
-                each.set_exception(error) if isinstance(error, KvittError) else each.cancel()
-            if not isinstance(error, KvittError):
-                raise
+                each.cancel()
+            raise
         else:
             for each, chunk in zip(written, chunks, strict=True):
                 each.set_result(chunk)
@@ -360,11 +364,11 @@ class _Export:
         lines = max(self._lines, _READ_AHEAD)
 
         def read(after: int) -> asyncio.Task[list[Voucher]]:
-            return asyncio.create_task(self._read(after, records=lines // 2, lines=lines))
+            return asyncio.create_task(self._mapped(after, records=lines // 2, lines=lines))
 
         reading = read(after)
         try:
-            while page := await reading:
+            while page := await self._readable(reading):
                 reading = read(page[-1].sequence)
                 yield page
         finally:
@@ -391,18 +395,21 @@ class _Export:
             await self._send(_without(part, gone))
 
     async def _read(self, after: int, *, records: int, lines: int) -> list[Voucher]:
-        this = self._this
-        try:
-            taken = await this.ledger.read_batch(
-                this.period, after=after, records=records, lines=lines
-            )
-        except LedgerRefused as error:
-            raise await failed(this, f"its batch cannot be read: {error}") from error
-        return await self._mapped(taken)
+        return await self._readable(self._mapped(after, records=records, lines=lines))
 
-    async def _mapped(self, taken: Sequence[TakenRecord]) -> list[Voucher]:
-        """Map records, and let the calls under way have their turn in between."""
-        this, left, vouchers = self._this, iter(taken), list[Voucher]()
+    async def _readable(self, reading: Awaitable[list[Voucher]]) -> list[Voucher]:
+        """Read of the batch. What makes no sense is for a person, once it is its turn."""
+        try:
+            return await reading
+        except LedgerRefused as error:
+            raise await failed(self._this, f"its batch cannot be read: {error}") from error
+
+    async def _mapped(self, after: int, *, records: int, lines: int) -> list[Voucher]:
+        """Read and map records, and let the calls under way have their turn in between."""
+        this, vouchers = self._this, list[Voucher]()
+        left = iter(
+            await this.ledger.read_batch(this.period, after=after, records=records, lines=lines)
+        )
         while some := list(islice(left, _MAPPED)):
             vouchers += [voucher_of(r, this.integration, due_at=this.period.due_at) for r in some]
             await asyncio.sleep(0)

@@ -316,6 +316,7 @@ class BusinessCentral:
         journal = None if begins else await self._journal_if_any(period)
         hindrances: set[type[VendorError]] = set()
         while True:
+            foreseen = frozenset(self._defaulting)
             try:
                 journal = await self._stage(period, journal, lines, guard)
             except (_Taken, Declined) as hindrance:
@@ -323,7 +324,11 @@ class BusinessCentral:
                 if type(hindrance) in hindrances:
                     raise
                 hindrances.add(type(hindrance))
-                if not await self._overcome(hindrance, period, journal, lines, guard):
+                if isinstance(hindrance, Declined):
+                    overcome = self._foresee(hindrance, lines, foreseen)
+                else:
+                    overcome = bool(journal) and await self._clear(period, journal, lines, guard)
+                if not overcome:
                     raise
             else:
                 return {"journal": str(journal), "code": _code(period)}
@@ -385,19 +390,15 @@ class BusinessCentral:
                 f"{refusal}. Whether it was posted before that is not known: {unread}"
             ) from refusal
 
-    async def _overcome(
-        self,
-        hindrance: _Taken | Declined,
-        period: Period,
-        journal: UUID | None,
-        lines: Sequence[Json],
-        guard: Guard,
+    def _foresee(
+        self, hindrance: Declined, lines: Sequence[Json], foreseen: frozenset[str]
     ) -> bool:
-        """Do what is to be done before lines are staged again; False where it would not help."""
-        if isinstance(hindrance, _Taken):
-            return journal is not None and await self._clear(period, journal, lines, guard)
+        """Expect dimensions of the lines' accounts from now on; False where it would not help.
+
+        `foreseen` is what was expected as the lines went: a call beside it may have learned since.
+        """
         accounts = {_account(line) for line in lines if _DIMENSIONS in line}
-        if accounts <= self._defaulting or not _may_clash(hindrance.complaint, lines):
+        if accounts <= foreseen or not _may_clash(hindrance.complaint, lines):
             return False
         self._defaulting |= accounts
         return True

@@ -498,11 +498,25 @@ async def test_the_clash_is_met_once_and_then_foreseen(
     bc: Client, defaulting: Simulator, period: Period
 ) -> None:
     await bc.send(period, [a_claim(1)], begins=True, guard=allow)
-    before = defaulting.operations()["batch"]
+    before = defaulting.operations().get("batch", 0)
     await bc.send(period, [a_dimensioned(2)], begins=False, guard=allow)
     assert defaulting.operations()["batch"] == before + 3
     await bc.send(period, [a_dimensioned(3)], begins=False, guard=allow)
     assert defaulting.operations()["batch"] == before + 5
+
+
+@pytest.mark.usefixtures("language")
+async def test_calls_side_by_side_that_all_meet_the_clash_all_arrive(
+    bc: Client, defaulting: Simulator, period: Period
+) -> None:
+    await bc.send(period, [a_claim(1)], begins=True, guard=allow)
+    async with asyncio.TaskGroup() as group:
+        for sequence in range(2, 7):
+            calling = bc.send(period, [a_dimensioned(sequence)], begins=False, guard=allow)
+            group.create_task(calling)
+    lines = [line for line in defaulting.lines(period) if line["account"] == "7199"]
+    assert len(lines) == 5
+    assert all(line["dimensions"] == {"AVDELING": "20", "PROSJEKT": "P-CUP"} for line in lines)
 
 
 @pytest.mark.parametrize("fault", ["reply-lost", "drop-before", "half-batch"])
