@@ -320,6 +320,7 @@ $$;
 -- [{vendor, connection, reservation, heard, why, wait, spent}]. heard is as in state_after, or
 -- `unasked`: no probe was made, which says nothing of the connection. The next one comes after `wait`.
 -- A trial that is answered ends the passive mode; after any other one it lasts for another `wait`.
+-- A probe that fails says nothing of a passive connection, also of one that became so meanwhile.
 -- Twice is once.
 create function kvitt.record_probes(p_claim uuid, p_results jsonb) returns void
 language plpgsql security definer set search_path = '' as $$
@@ -337,12 +338,12 @@ begin
     trial_at = case when not c.trial then c.trial_at
       when r.heard <> 'answered' then now() + r.wait end,
     cool_downs = c.cool_downs + (c.trial and r.heard in ('failed', 'turned-away'))::integer,
-    state = case when r.heard = 'unasked' or c.trial and r.heard <> 'answered'
+    state = case when r.heard = 'unasked' or c.mode = 'passive' and r.heard <> 'answered'
       then c.state else kvitt.state_after(c, r.heard) end,
     why = case when r.heard = 'answered' then null
-      when r.heard = 'unasked' or c.trial then c.why else r.why end,
+      when r.heard = 'unasked' or c.mode = 'passive' then c.why else r.why end,
     failures = case when r.heard = 'answered' then 0
-      when r.heard = 'failed' and not c.trial then c.failures + 1 else c.failures end
+      when r.heard = 'failed' and c.mode = 'active' then c.failures + 1 else c.failures end
   from jsonb_to_recordset(p_results)
          as r (vendor text, connection text, heard text, why text, wait interval)
   where (c.vendor, c.connection) = (r.vendor, r.connection) and c.claim = p_claim;
@@ -400,7 +401,10 @@ begin
       mode_since = now();
   elsif p_connection is not null then
     insert into kvitt.connections (vendor, connection, mode, mode_by, mode_reason, by_default)
-    values (p_vendor, p_connection, 'active', 'kvitt', 'it is new', true) on conflict do nothing;
+    select p_vendor, p_connection, coalesce(v.mode, 'active'), coalesce(v.mode_by, 'kvitt'),
+           coalesce(v.mode_reason, 'it is new'), v.vendor is null
+      from (values (p_vendor)) as new (vendor) left join kvitt.vendor_modes v using (vendor)
+    on conflict do nothing;
   end if;
   perform from kvitt.connections
    where vendor = p_vendor and (p_connection is null or connection = p_connection)
