@@ -136,16 +136,27 @@ create trigger keep_change after insert or update on kvitt.connections
 -- ---------------------------------------------------------------------------------------------
 -- Which there are
 
+-- As before, and a number below 0 or beyond any that makes sense counts as none as well: one row that
+-- an administrator mistyped keeps nobody else from being looked at.
+create or replace function kvitt.number_at(p_limits jsonb, p_name text) returns numeric
+language sql immutable set search_path = '' as $$
+  select n from (
+    select case when jsonb_typeof(p_limits -> 'budget' -> p_name) = 'number'
+                then (p_limits -> 'budget' ->> p_name)::numeric end as n) said
+   where n between 0 and 1e15
+$$;
+
 -- The connections that enabled integrations name, with how each stands, and what its probes may
--- spend: of `requests` a month (null: no limit) the `probe_share`. p_allowances says what vendors
--- include. Mode and state are null where nobody has enrolled it yet.
+-- spend: of `requests` a month (null: no limit) the `probe_share`, which is less than what was said
+-- where probes would reach the warning (kvitt.budget_room). p_allowances says what vendors include. Mode and state are null where nobody has enrolled it yet.
 create function kvitt.read_connections(
   p_allowances jsonb default '{}', p_vendor text default null, p_connection text default null
 ) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(coalesce(to_jsonb(c), '{}') || jsonb_build_object(
            'vendor', u.vendor, 'connection', u.connection,
-           'requests', l.requests, 'probe_share', l.probe_share, 'now', now())
+           'requests', l.requests, 'now', now(), 'probe_share',
+           greatest(0, least(l.probe_share, l.warn_from - l.probe_share)))
            order by u.vendor, u.connection), '[]')
     from (select distinct vendor, connection from kvitt.integrations
            where enabled and (p_vendor is null or vendor = p_vendor)

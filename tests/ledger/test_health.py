@@ -460,6 +460,33 @@ async def test_a_vendor_with_a_small_allowance_is_passive_by_default_and_says_wh
     assert await it.mode() is ACTIVE
 
 
+@pytest.mark.parametrize("requests", [1e30, -5])
+async def test_a_number_that_makes_no_sense_stops_nobody(ward: Ward, requests: float) -> None:
+    """As an administrator may type it into the row, past kvitt."""
+    it = await ward(size=2)
+    written = '{"budget": {"requests": %s}}'
+    it.database.execute(
+        "update kvitt.integrations set limits = %s::jsonb where id = %s",
+        [written % requests, it.stage.id],
+    )
+    assert len(await it.look()) == 2
+    assert (await it.seen()).requests is None
+    it.database.execute(
+        "update kvitt.integrations set enabled = false where id = %s", [it.stage.id]
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "mode"), [(0.05, ACTIVE), (0.5, ACTIVE), (0.9, PASSIVE), (1, PASSIVE)]
+)
+async def test_a_share_that_leaves_no_probe_before_the_warning_is_passive(
+    ward: Ward, share: float, mode: Mode
+) -> None:
+    it = await ward(limits={"budget": {"requests": 100_000, "probe_share": share}})
+    assert await it.is_probed() is (mode is ACTIVE)
+    assert await it.mode() is mode
+
+
 async def test_probes_stop_at_their_share_and_that_says_nothing_of_the_connection(
     ward: Ward,
 ) -> None:
@@ -575,18 +602,18 @@ async def test_after_a_long_calm_the_first_trial_comes_after_an_hour(ward: Ward)
     assert await it.is_probed(after=HOUR)
 
 
-@pytest.mark.parametrize("trial", [True, False])
+@pytest.mark.parametrize("before", [ACTIVE, PASSIVE])
 async def test_a_probe_under_way_says_nothing_of_one_that_was_made_passive(
-    ward: Ward, trial: bool
+    ward: Ward, before: Mode
 ) -> None:
     it = await ward()
     await it.looked()
-    if trial:
+    if before is PASSIVE:  # after a limit: what is under way is its trial
         await it.limited()
     it.time_passes(DAY)
     claim = uuid4()
     [due] = await it.ledger.claim_probes(claim, {it.vendor: it.habits}, BETWEEN_PROBES)
-    assert due.trial is trial
+    assert due.trial is (before is PASSIVE)
     await it.set_mode(PASSIVE)
     failed = health._heard(due, {"probe": 1}, Heard.FAILED, "no reply", 0)
     await it.ledger.record_probes(claim, [failed])
