@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.server import demand_address
 from kvitt.checkpoint import Group, Verdict
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def checkpoint(
     ] = False,
 ) -> None:
     """Look whether all that kvitt depends on is there and works together; 1 if not."""
+    demand_address()
     from deployments.checkpoint import look_at  # noqa: PLC0415 - Prefect takes seconds to import
 
     report = asyncio.run(look_at(project=project, pool=pool, groups=only or ()))
@@ -47,7 +50,7 @@ def checkpoint(
 
 
 def _show(report: Report) -> None:
-    out = Console()
+    out = Console(width=None if sys.stdout.isatty() else 200)
     table = Table("", "item", "checks", "seen")
     for result in report.results:
         words = (result.item, result.checks, _seen(result))

@@ -57,7 +57,11 @@ def mode(
     project: Project = "kvitt",
 ) -> None:
     """Have a connection, or all of a vendor, probed or not, until somebody says otherwise."""
-    vendor, _, connection = which.partition("/")
+    vendor, slash, connection = which.partition("/")
+    if slash and not connection:
+        raise typer.BadParameter(
+            f"{which} names no connection; for all of the vendor, and those to come: {vendor}"
+        )
 
     async def work() -> None:
         async with open_ledger(project) as ledger:

@@ -21,10 +21,15 @@ def never_start_one() -> None:
         os.environ[name] = "false"
 
 
+def demand_address() -> None:
+    """Raise NoServer where PREFECT_API_URL is no address. Call it before importing Prefect."""
+    if named := os.environ.get("PREFECT_API_URL"):
+        _address(named)  # Prefect has many words for what is no address
+
+
 async def demand_server() -> None:
     """Raise NoServer unless a server is named, and answers. Call it before importing Prefect."""
-    if named := os.environ.get("PREFECT_API_URL"):
-        _address(named)  # before Prefect reads it, which has many words for what is no address
+    demand_address()
     from prefect.client.orchestration import get_client  # noqa: PLC0415 - it takes seconds
     from prefect.settings import get_current_settings  # noqa: PLC0415
 

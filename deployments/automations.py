@@ -194,7 +194,10 @@ async def _remembered() -> str | None:
 
 
 async def _notifying_block(named: str) -> UUID:
-    """Return the id of a notification block; BlockMissing where there is none of that name."""
+    """Return the id of a notification block; BlockMissing where there is none of that name.
+
+    Also where it is a block that tells nobody: the server would find that out with the first alert.
+    """
     kind, _, name = named.partition("/")
     async with get_client() as prefect:
         try:
@@ -204,6 +207,12 @@ async def _notifying_block(named: str) -> UUID:
                 f"there is no block {named}: create it in the Prefect UI under Blocks, and name it "
                 "as its type and its name, like slack-webhook/finance"
             ) from error
+    able = found.block_schema.capabilities if found.block_schema else []
+    if "notify" not in able:
+        raise BlockMissing(
+            f"the block {named} tells nobody: name one that sends messages, like "
+            "slack-webhook/finance"
+        )
     return found.id
 
 

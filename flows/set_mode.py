@@ -47,6 +47,11 @@ async def set_mode(
             The passive mode then ends by itself, when a trial probe is answered.
         project: The name of the block SupabaseProject.
     """
+    if mode is Mode.ACTIVE and retry_after_seconds is not None:
+        return Failed(
+            message="retry_after_seconds is for the passive mode after a limit: leave it out, and "
+            f"{vendor} is {mode} until somebody says otherwise"
+        )
     supabase = await load_block(SupabaseProject, project)
     try:
         async with supabase.open() as client:

@@ -146,6 +146,9 @@ async def _ask(prober: Prober) -> VendorError | None:
         return Unsent(f"it gave no answer within {_LONGEST_PROBE:.0f} s")
     except VendorError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - one that cannot be asked keeps none of the others
+        # By its name: its words may hold an address, or a secret.
+        return Unsent(f"it could not be asked ({type(error).__name__}): look at its block")
     return None
 
 
@@ -161,7 +164,8 @@ def _heard(
     if heard is Heard.ANSWERED:
         wait = BETWEEN_PROBES
     elif due.trial or heard is Heard.TURNED_AWAY:
-        wait = cool_down(due.cool_downs, wish=wish, chance=chance)
+        # Of an active one the mode is set after this, and with it how long it lasts.
+        wait = cool_down(due.cool_downs if due.trial else 0, wish=wish, chance=chance)
     else:
         wait = wait_before_next_probe(due.failures + 1, wish=wish, chance=chance)
     limit = error if isinstance(error, TurnedAway) else None

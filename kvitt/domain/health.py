@@ -158,8 +158,13 @@ class Connection(BaseModel):
 
     @property
     def cool_downs_in_a_row(self) -> int:
-        """How many cool-downs came before one that begins now; after a day of calm, none."""
-        calm = self.mode is Mode.ACTIVE and self.mode_since and self.now - self.mode_since >= _CALM
+        """How many came before the cool-down that a limit begins now, or finds under way.
+
+        After a day of calm, none.
+        """
+        if self.mode is Mode.PASSIVE:
+            return max((self.cool_downs or 0) - 1, 0)
+        calm = self.mode_since and self.now - self.mode_since >= _CALM
         return 0 if calm else self.cool_downs or 0
 
     @property
@@ -234,7 +239,11 @@ def _row(it: Connection) -> tuple[str, ...]:
 def as_markdown(connections: list[Connection]) -> str:
     """Return the same table for the UI; times are in UTC."""
     rows = [HEADINGS, ("---",) * len(HEADINGS), *as_rows(connections)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(_on_one_line(cell) for cell in row)} |" for row in rows)
+
+
+def _on_one_line(cell: str) -> str:
+    return " ".join(cell.replace("|", "/").split())
 
 
 def _minute(moment: datetime | None) -> str:

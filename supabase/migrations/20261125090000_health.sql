@@ -136,16 +136,27 @@ create trigger keep_change after insert or update on kvitt.connections
 -- ---------------------------------------------------------------------------------------------
 -- Which there are
 
+-- As before, and a number below 0 or beyond any that makes sense counts as none as well: one row that
+-- an administrator mistyped keeps nobody else from being looked at.
+create or replace function kvitt.number_at(p_limits jsonb, p_name text) returns numeric
+language sql immutable set search_path = '' as $$
+  select n from (
+    select case when jsonb_typeof(p_limits -> 'budget' -> p_name) = 'number'
+                then (p_limits -> 'budget' ->> p_name)::numeric end as n) said
+   where n between 0 and 1e15
+$$;
+
 -- The connections that enabled integrations name, with how each stands, and what its probes may
--- spend: of `requests` a month (null: no limit) the `probe_share`. p_allowances says what vendors
--- include. Mode and state are null where nobody has enrolled it yet.
+-- spend: of `requests` a month (null: no limit) the `probe_share`, which is less than what was said
+-- where probes would reach the warning (kvitt.budget_room). p_allowances says what vendors include. Mode and state are null where nobody has enrolled it yet.
 create function kvitt.read_connections(
   p_allowances jsonb default '{}', p_vendor text default null, p_connection text default null
 ) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select coalesce(jsonb_agg(coalesce(to_jsonb(c), '{}') || jsonb_build_object(
            'vendor', u.vendor, 'connection', u.connection,
-           'requests', l.requests, 'probe_share', l.probe_share, 'now', now())
+           'requests', l.requests, 'now', now(), 'probe_share',
+           greatest(0, least(l.probe_share, l.warn_from - l.probe_share)))
            order by u.vendor, u.connection), '[]')
     from (select distinct vendor, connection from kvitt.integrations
            where enabled and (p_vendor is null or vendor = p_vendor)
@@ -320,6 +331,7 @@ $$;
 -- [{vendor, connection, reservation, heard, why, wait, spent}]. heard is as in state_after, or
 -- `unasked`: no probe was made, which says nothing of the connection. The next one comes after `wait`.
 -- A trial that is answered ends the passive mode; after any other one it lasts for another `wait`.
+-- A probe that fails says nothing of a passive connection, also of one that became so meanwhile.
 -- Twice is once.
 create function kvitt.record_probes(p_claim uuid, p_results jsonb) returns void
 language plpgsql security definer set search_path = '' as $$
@@ -337,12 +349,12 @@ begin
     trial_at = case when not c.trial then c.trial_at
       when r.heard <> 'answered' then now() + r.wait end,
     cool_downs = c.cool_downs + (c.trial and r.heard in ('failed', 'turned-away'))::integer,
-    state = case when r.heard = 'unasked' or c.trial and r.heard <> 'answered'
+    state = case when r.heard = 'unasked' or c.mode = 'passive' and r.heard <> 'answered'
       then c.state else kvitt.state_after(c, r.heard) end,
     why = case when r.heard = 'answered' then null
-      when r.heard = 'unasked' or c.trial then c.why else r.why end,
+      when r.heard = 'unasked' or c.mode = 'passive' then c.why else r.why end,
     failures = case when r.heard = 'answered' then 0
-      when r.heard = 'failed' and not c.trial then c.failures + 1 else c.failures end
+      when r.heard = 'failed' and c.mode = 'active' then c.failures + 1 else c.failures end
   from jsonb_to_recordset(p_results)
          as r (vendor text, connection text, heard text, why text, wait interval)
   where (c.vendor, c.connection) = (r.vendor, r.connection) and c.claim = p_claim;
@@ -400,7 +412,10 @@ begin
       mode_since = now();
   elsif p_connection is not null then
     insert into kvitt.connections (vendor, connection, mode, mode_by, mode_reason, by_default)
-    values (p_vendor, p_connection, 'active', 'kvitt', 'it is new', true) on conflict do nothing;
+    select p_vendor, p_connection, coalesce(v.mode, 'active'), coalesce(v.mode_by, 'kvitt'),
+           coalesce(v.mode_reason, 'it is new'), v.vendor is null
+      from (values (p_vendor)) as new (vendor) left join kvitt.vendor_modes v using (vendor)
+    on conflict do nothing;
   end if;
   perform from kvitt.connections
    where vendor = p_vendor and (p_connection is null or connection = p_connection)

@@ -177,24 +177,49 @@ begin
   return answer;
 end $$;
 
+-- What an Edge Function hands over for a stand-in by mistake goes with it; nothing else ever does.
+create function kvitt.guard_removal() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if exists (select from kvitt.integrations
+              where id = old.integration_id and rehearses is not null) then
+    return old;
+  end if;
+  raise exception 'record % of %: a record does not change; a correction is a new record that '
+    'reverses and replaces it', to_jsonb(old) ->> coalesce(tg_argv[0], 'id'), old.integration_id
+    using errcode = 'KV005';
+end $$;
+
+drop trigger guard_content on kvitt.records;
+create trigger guard_content before update on kvitt.records
+  for each row execute function kvitt.guard_record();
+create trigger guard_removal before delete on kvitt.records
+  for each row execute function kvitt.guard_removal();
+drop trigger guard_content on kvitt.record_lines;
+create trigger guard_content before update on kvitt.record_lines
+  for each row execute function kvitt.guard_record_line();
+create trigger guard_removal before delete on kvitt.record_lines
+  for each row execute function kvitt.guard_removal('record_id');
+
 -- Removes a stand-in and all that came of it. Never anything of a real integration. Twice is once.
 create function kvitt.end_rehearsal(p_rehearsal text) returns void
 language plpgsql security definer set search_path = '' as $$
 declare
-  holding text;
+  everything text;
 begin
   perform from kvitt.integrations where id = p_rehearsal and rehearses is not null for update;
   if not found then
     return;
   end if;
-  delete from kvitt.cold_starts where integration_id = p_rehearsal; -- they name their attempts
-  for holding in -- and whatever later migrations add
-    select c.relname from pg_catalog.pg_class c
-      join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = 'integration_id'
-     where c.relnamespace = 'kvitt'::regnamespace and c.relkind = 'r' and c.relname <> 'periods'
-  loop
-    execute format('delete from kvitt.%I where integration_id = $1', holding) using p_rehearsal;
-  end loop;
+  -- Whatever a table holds of it, also one of a later migration. In one statement, at whose end they
+  -- may no longer name each other: so there is no order to keep.
+  select format('with %s select', string_agg(
+           format('%I as (delete from kvitt.%1$I where integration_id = $1)', c.relname), ', '))
+    into everything
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = 'integration_id'
+   where c.relnamespace = 'kvitt'::regnamespace and c.relkind = 'r' and c.relname <> 'periods';
+  execute everything using p_rehearsal;
   delete from kvitt.periods where integration_id = p_rehearsal;
   delete from kvitt.integrations where id = p_rehearsal;
 end $$;

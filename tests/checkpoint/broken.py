@@ -945,6 +945,20 @@ def _(scene: Scene) -> Any:
 
 
 @case(
+    "the block that is to tell people tells nobody",
+    item="notify",
+    seen="the block kvitt-supabase-project/kvitt tells nobody",
+    remedy="--notify",
+)
+def _(scene: Scene) -> Any:
+    wrong = VariableUpdate(name=REMEMBERED, value="kvitt-supabase-project/kvitt")
+    return scene.prefect(
+        lambda client: client.update_variable(wrong),
+        lambda client: client.update_variable(VariableUpdate(name=REMEMBERED, value=TELLS)),
+    )
+
+
+@case(
     "task results have no block",
     item="results",
     seen="there is no block kvitt-task-results/kvitt",

@@ -40,4 +40,7 @@ async def test_a_mode_of_nobody_or_without_a_reason_is_refused(kvitt: Kvitt) -> 
     told = refused(kvitt("mode", "active", "xledger/nobody", "--reason", "a try"))
     assert "no integration has the connection xledger/nobody" in told
     assert kvitt("mode", "active", "xledger/nobody").returncode == 2
+    nothing_after = kvitt("mode", "passive", "xledger/", "--reason", "a variable that is empty")
+    assert nothing_after.returncode == 2
+    assert "names no connection" in nothing_after.stderr
     assert kvitt("mode", "sideways", "xledger/nobody", "--reason", "a try").returncode == 2

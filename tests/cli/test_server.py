@@ -49,8 +49,11 @@ def test_without_a_server_that_is_named_no_temporary_one_starts(
     "address",
     ["nonsense", "ftp://prefect.example/api", "http://kvitt:not-to-be-shown@[::1/api"],
 )
-def test_an_address_that_is_none_is_told_in_one_sentence(by_blocks: Kvitt, address: str) -> None:
-    said = refused(by_blocks("periods", PREFECT_API_URL=address))
+@pytest.mark.parametrize("command", ["periods", "checkpoint"])
+def test_an_address_that_is_none_is_told_in_one_sentence(
+    by_blocks: Kvitt, address: str, command: str
+) -> None:
+    said = refused(by_blocks(command, PREFECT_API_URL=address))
     assert "PREFECT_API_URL is no address, like http://127.0.0.1:4200/api" in said
     assert "not-to-be-shown" not in said
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kvitt.domain.health import (
     BETWEEN_PROBES,
     FIRST_COOL_DOWN,
+    HEADINGS,
     INTERVAL,
     LONGEST_BACK_OFF,
     LONGEST_COOL_DOWN,
@@ -95,8 +96,10 @@ def test_cool_downs_count_in_a_row_until_a_day_was_calm() -> None:
     since = {"mode": Mode.ACTIVE, "cool_downs": 3}
     assert connection(**since, mode_since=NOW - 23 * HOUR).cool_downs_in_a_row == 3
     assert connection(**since, mode_since=NOW - 24 * HOUR).cool_downs_in_a_row == 0
-    passive = {**since, "mode": Mode.PASSIVE, "mode_since": NOW - 48 * HOUR}
-    assert connection(**passive).cool_downs_in_a_row == 3
+    under_way = {**since, "mode": Mode.PASSIVE, "mode_since": NOW - 48 * HOUR}
+    assert connection(**under_way).cool_downs_in_a_row == 2
+    by_hand = {**under_way, "cool_downs": 0}
+    assert connection(**by_hand).cool_downs_in_a_row == 0
 
 
 # -- the default -----------------------------------------------------------------------------------
@@ -172,6 +175,13 @@ def test_a_passive_one_says_who_since_when_why_and_whether_it_ends(
     assert row[1] == "passive since 2026-11-25 08:00 by kari: it is moved"
     assert row[2] == "unknown"
     assert row[5] == shown
+
+
+def test_what_a_person_wrote_on_two_lines_stays_in_its_row_of_the_table() -> None:
+    told = connection(
+        mode=Mode.PASSIVE, mode_by="kari", mode_reason="moved\n| by us", mode_since=NOW
+    )
+    assert as_markdown([told]).splitlines()[2].count("|") == len(HEADINGS) + 1
 
 
 def test_a_change_of_mode_says_it_in_a_sentence() -> None:

@@ -159,6 +159,13 @@ def test_a_person_sets_a_mode_with_a_run_of_set_mode(running: Running, vendor: s
         "it is moved",
     )
     assert seen["trial_at"] is None
+    with pytest.raises(CommandFailed, match="leave it out"):
+        running.run(
+            "set-mode/kvitt",
+            *("--param", 'vendor="business-central"', "--param", 'connection="fjordby"'),
+            *("--param", 'by="Inger"', "--param", 'reason="it has moved"'),
+            *("--param", 'mode="active"', "--param", "retry_after_seconds=0"),
+        )
     with pytest.raises(CommandFailed, match="state 'Failed'"):
         running.run(
             "set-mode/kvitt",

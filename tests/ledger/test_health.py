@@ -291,6 +291,15 @@ async def test_a_block_that_is_missing_is_a_failure_with_a_reason(ward: Ward) ->
     assert (await it.seen()).why == "there is no block company-0"
 
 
+async def test_one_that_cannot_be_asked_at_all_keeps_none_of_the_others(ward: Ward) -> None:
+    it = await ward(size=3)
+    it.fails_with(UnicodeError("https://user:secret@xn--"), "company-1")
+    assert len(await it.look()) == 3
+    why = (await it.seen("company-1")).why
+    assert why == "it could not be asked (UnicodeError): look at its block"
+    assert (await it.seen("company-2")).state is HEALTHY
+
+
 # -- states ----------------------------------------------------------------------------------------
 
 
@@ -451,6 +460,33 @@ async def test_a_vendor_with_a_small_allowance_is_passive_by_default_and_says_wh
     assert await it.mode() is ACTIVE
 
 
+@pytest.mark.parametrize("requests", [1e30, -5])
+async def test_a_number_that_makes_no_sense_stops_nobody(ward: Ward, requests: float) -> None:
+    """As an administrator may type it into the row, past kvitt."""
+    it = await ward(size=2)
+    written = '{"budget": {"requests": %s}}'
+    it.database.execute(
+        "update kvitt.integrations set limits = %s::jsonb where id = %s",
+        [written % requests, it.stage.id],
+    )
+    assert len(await it.look()) == 2
+    assert (await it.seen()).requests is None
+    it.database.execute(
+        "update kvitt.integrations set enabled = false where id = %s", [it.stage.id]
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "mode"), [(0.05, ACTIVE), (0.5, ACTIVE), (0.9, PASSIVE), (1, PASSIVE)]
+)
+async def test_a_share_that_leaves_no_probe_before_the_warning_is_passive(
+    ward: Ward, share: float, mode: Mode
+) -> None:
+    it = await ward(limits={"budget": {"requests": 100_000, "probe_share": share}})
+    assert await it.is_probed() is (mode is ACTIVE)
+    assert await it.mode() is mode
+
+
 async def test_probes_stop_at_their_share_and_that_says_nothing_of_the_connection(
     ward: Ward,
 ) -> None:
@@ -543,6 +579,48 @@ async def test_a_trial_that_fails_doubles_the_cool_down(ward: Ward) -> None:
     assert (await it.seen()).mode_reason == "it turned us away"
 
 
+async def test_a_trial_that_meets_a_limit_doubles_the_cool_down_once(ward: Ward) -> None:
+    it = await ward()
+    await it.looked()
+    await it.limited()
+    for hours in (1, 2, 4, 8, 16, 24):
+        assert not await it.is_probed(after=hours * HOUR - 2 * MINUTE)
+        assert await it.looked(LIMIT, after=3 * MINUTE) is HEALTHY
+        await it.limited()
+
+
+async def test_after_a_long_calm_the_first_trial_comes_after_an_hour(ward: Ward) -> None:
+    it = await ward()
+    await it.looked()
+    it.database.execute(
+        "update kvitt.connections set cool_downs = 5 where vendor = %s", [it.vendor]
+    )
+    it.time_passes(7 * DAY)
+    await it.looked(LIMIT)
+    await it.limited()
+    it.fails_with(None)
+    assert await it.is_probed(after=HOUR)
+
+
+@pytest.mark.parametrize("before", [ACTIVE, PASSIVE])
+async def test_a_probe_under_way_says_nothing_of_one_that_was_made_passive(
+    ward: Ward, before: Mode
+) -> None:
+    it = await ward()
+    await it.looked()
+    if before is PASSIVE:  # after a limit: what is under way is its trial
+        await it.limited()
+    it.time_passes(DAY)
+    claim = uuid4()
+    [due] = await it.ledger.claim_probes(claim, {it.vendor: it.habits}, BETWEEN_PROBES)
+    assert due.trial is (before is PASSIVE)
+    await it.set_mode(PASSIVE)
+    failed = health._heard(due, {"probe": 1}, Heard.FAILED, "no reply", 0)
+    await it.ledger.record_probes(claim, [failed])
+    assert await it.state() is HEALTHY
+    assert await it.incidents() == []
+
+
 async def test_a_limit_soon_after_the_last_one_begins_with_a_longer_cool_down(ward: Ward) -> None:
     it = await ward()
     await it.looked()
@@ -599,6 +677,18 @@ async def test_the_mode_of_a_whole_vendor_holds_for_those_to_come(ward: Ward, en
     ]
     await it.ledger.modes_told(told)
     assert [c for c in await it.ledger.untold_modes() if c.vendor == it.vendor] == []
+
+
+async def test_the_mode_of_a_whole_vendor_outlives_the_limit_of_one_that_is_new(
+    ward: Ward, enrol: Enrol
+) -> None:
+    it = await ward()
+    await it.set_mode(PASSIVE, None)
+    await enrol(NORDVEST, vendor=it.vendor, connection="company-9")
+    it.connections = ["company-9"]
+    assert await it.limited() == 0
+    assert not await it.is_probed(after=DAY)
+    assert (await it.seen()).mode_by == "kari"
 
 
 @pytest.mark.parametrize(
