@@ -42,8 +42,11 @@ if TYPE_CHECKING:
     from kvitt.domain.integrations import Integration
     from kvitt.ports import Due, Habits, Health, Vendor
 
-AT_ONCE = 100
-"""How many probes are under way at a time, and how many connections they need."""
+AT_ONCE = 20
+"""How many probes are under way at a time, and how many connections they need.
+
+More are slower: what httpx does for each request grows with the square of it (measured).
+"""
 
 TIMEOUTS = Timeouts(connect=10, read=30)
 """Who takes longer to say that it is there is not well."""
