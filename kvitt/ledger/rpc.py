@@ -56,10 +56,11 @@ _RETRY_SECONDS = 30
 _PAGE = 500
 _LEASE_LOST = "KV001"
 
-# SQLSTATE classes and codes that say "not now": connections, resources, an operator, a lost race.
+# SQLSTATE classes and codes that say "not now": connections, resources, an operator or a statement
+# time-out (57014, rolled back), a lost race.
 # PGRST00x is PostgREST without its database; a bare number is the status of a reply that was not
 # PostgREST's own, as a gateway gives it.
-_NOT_NOW = ("08", "53", "57P", "58", "40", "PGRST00", "408", "429", "500", "502", "503", "504")
+_NOT_NOW = ("08", "53", "57", "58", "40", "PGRST00", "408", "429", "500", "502", "503", "504")
 
 _records = TypeAdapter(list[TakenRecord])
 T = TypeVar("T")
