@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import ValidationError
 
 from blocks.loading import BlockMissing
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from kvitt.ports import Due
 
-# As many as Prefect hands out at a time.
+# As many as Prefect hands out at a time at most, where it minds what it is asked for.
 _PAGE = 200
 # A client remembers each token that it had, so as never to show it.
 _LIFE_SECONDS = 86_400
@@ -87,15 +89,25 @@ class _Probers:
 
 
 async def _documents(kind: type[Block]) -> dict[str, Mapping[str, Any]]:
-    """Return what the blocks of a type hold, by name."""
+    """Return what the blocks of a type hold, by name; none where Prefect does not know the type.
+
+    A server of 3.8.8 hands out all of them at once, whatever it is asked for, and so would never
+    come to a last page.
+    """
     found: dict[str, Mapping[str, Any]] = {}
     async with get_client() as prefect:
         while True:
-            page = await prefect.read_block_documents_by_type(
-                kind.get_block_type_slug(), offset=len(found), limit=_PAGE
-            )
+            before = len(found)
+            try:
+                page = await prefect.read_block_documents_by_type(
+                    kind.get_block_type_slug(), offset=before, limit=_PAGE
+                )
+            except PrefectHTTPStatusError as error:
+                if error.response.status_code == HTTPStatus.NOT_FOUND:
+                    return found
+                raise
             found |= {str(each.name): each.data for each in page}
-            if len(page) < _PAGE:
+            if len(page) < _PAGE or len(found) == before:
                 return found
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from blocks import SupabaseProject
+from blocks import Dataverse, SupabaseProject, Xledger, probing
 from blocks.loading import BlockMissing, forget_block, load_block
+from kvitt.health import Prober
+from kvitt.ports import Due
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -69,3 +72,30 @@ async def test_a_missing_one_is_not_remembered() -> None:
         await load_block(SupabaseProject, "not-yet", max_age=60)
     await SupabaseProject(url="https://example.supabase.co", secret_key="s").asave("not-yet")
     assert await load_block(SupabaseProject, "not-yet", max_age=60)
+
+
+def due(connection: str, vendor: str = "xledger") -> Due:
+    grant = {"reserved": 1, "seconds": 1, "month": "2026-11-01", "allowance": None, "counted": 0}
+    told = {"vendor": vendor, "connection": connection, "reservation": uuid4(), "trial": False}
+    grant["warned"] = False
+    return Due.model_validate({**told, "failures": 0, "cool_downs": 0, "grant": grant})
+
+
+async def test_more_blocks_than_a_page_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "_PAGE", 2)
+    names = [f"company-{number}" for number in range(5)]
+    for name in names:
+        await Xledger(token="token").asave(name, overwrite=True)
+    async with asyncio.timeout(20):
+        found = await probing.open_probers("many", [due(name) for name in names])
+    assert [type(found[f"xledger/{name}"]) for name in names] == [Prober] * 5
+
+
+async def test_a_type_of_blocks_that_nobody_registered_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Dataverse, "_block_type_slug", "kvitt-nobody-has-this")
+    await Xledger(token="token").asave("company-0", overwrite=True)
+    found = await probing.open_probers("none", [due("company-0"), due("lost", "dataverse")])
+    assert isinstance(found["xledger/company-0"], Prober)
+    assert "there is no block kvitt-nobody-has-this/lost" in str(found["dataverse/lost"])
