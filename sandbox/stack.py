@@ -129,6 +129,7 @@ class Stack:
         say("applying deployments and automations: kvitt apply, prefect deploy --all")
         self.run("kvitt", "apply")
         self.run("prefect", "--no-prompt", "deploy", "--all")
+        self.run("kvitt", "apply")  # an automation names one of those deployments
         return loaded
 
     def _load(self, example: Path) -> list[Loaded]:

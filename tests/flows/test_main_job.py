@@ -202,13 +202,14 @@ def test_a_run_that_meets_a_vendor_that_is_away_ends_waiting_and_goes_on_later(
     claim |= {"integration": refunds["id"], "approved_at": approved_at}
     (tmp_path / "integrations.yaml").write_text(yaml.safe_dump([refunds]))
     (tmp_path / "records.jsonl").write_text(json.dumps(claim))
+    # Away before `watch` could start a run of its own.
+    faults = f"{settled.stack.business_central.url}/_sandbox/faults"
+    away = {"on": "*", "fault": "status", "status": 503, "times": 999}
+    httpx.post(faults, json=away, trust_env=False).raise_for_status()
     settled.stack.run("kvitt", "integrations", "import", str(tmp_path / "integrations.yaml"))
     settled.stack.run("kvitt", "records", "import", str(tmp_path / "records.jsonl"))
     settled.stack.run("kvitt", "apply")
 
-    faults = f"{settled.stack.business_central.url}/_sandbox/faults"
-    away = {"on": "*", "fault": "status", "status": 503, "times": 99}
-    httpx.post(faults, json=away, trust_env=False).raise_for_status()
     settled.run(f"sync/{refunds['id']}")
     run, _ = settled.stack.prefect.latest_run(f"sync/{refunds['id']}")
     httpx.delete(faults, trust_env=False).raise_for_status()
@@ -220,7 +221,8 @@ def test_a_run_that_meets_a_vendor_that_is_away_ends_waiting_and_goes_on_later(
     assert run["state"]["name"] == "Waiting"
     settled.run(f"sync/{refunds['id']}")
     shown = receipt(settled, refunds["id"])
-    assert [attempt["outcome"] for attempt in shown["attempts"]] == ["postponed", "settled"]
+    *before, last = [attempt["outcome"] for attempt in shown["attempts"]]
+    assert (set(before), last) == ({"postponed"}, "settled")
     assert refunds["connection"] in settled.stack.run("kvitt", "budget")
 
 
