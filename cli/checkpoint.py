@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.console import out
 from cli.server import demand_address
 from kvitt.checkpoint import Group, Verdict
 
@@ -50,7 +49,6 @@ def checkpoint(
 
 
 def _show(report: Report) -> None:
-    out = Console(width=None if sys.stdout.isatty() else 200)
     table = Table("", "item", "checks", "seen")
     for result in report.results:
         words = (result.item, result.checks, _seen(result))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 from pydantic import BaseModel, ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.console import out
 from cli.files import FileError
 from cli.ledger import open_ledger
 from cli.server import demand_server
@@ -142,7 +142,6 @@ async def _budget(vendor: str, connection: str | None, project: str) -> AsyncGen
 
 
 def _show(record: Record) -> None:
-    out = Console()
     table = Table("fact", "here", "what was seen", "kvitt assumes", "what follows", "requests")
     for answer in record.answers:
         colour = _COLOURS[answer.verdict]

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.console import out
 from cli.ledger import open_ledger
 from kvitt import health as way
 from kvitt.domain.health import HEADINGS, Mode, as_rows
 from kvitt.vendors import VENDORS
 
 _ALLOWANCES = way.allowances({name: kind.habits for name, kind in VENDORS.items()})
-_out = Console(width=None if sys.stdout.isatty() else 200)
 
 Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 
@@ -40,7 +38,7 @@ def health(
         table = Table(*HEADINGS)
         for row in as_rows(connections):
             table.add_row(*map(escape, row))
-        _out.print(table)
+        out.print(table)
 
     asyncio.run(work())
 
@@ -66,6 +64,6 @@ def mode(
     async def work() -> None:
         async with open_ledger(project) as ledger:
             changed = await ledger.set_mode(vendor, connection or None, mode, reason=reason, by=by)
-        _out.print(f"{which} is {mode} ({changed} connections changed)")
+        out.print(f"{which} is {mode} ({changed} connections changed)")
 
     asyncio.run(work())

@@ -16,12 +16,12 @@ from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from cli import files, mapping, scheduler
 from cli.checkpoint import checkpoint
+from cli.console import err, out
 from cli.facts import facts
 from cli.health import health
 from cli.health import mode as set_mode
@@ -68,10 +68,6 @@ app.command()(health)
 app.command("mode")(set_mode)
 second_scheduler = typer.Typer(help="The second scheduler: pg_cron, in the database.")
 app.add_typer(second_scheduler, name="scheduler", no_args_is_help=True)
-
-# Off a terminal, as in a pipe or a log, nothing is cut or wrapped.
-out = Console(width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, soft_wrap=True)
 
 Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 Pool = Annotated[str, typer.Option(help="Name of the work pool.")]
@@ -847,5 +843,5 @@ def main() -> None:
     except (KvittError, CommandError, files.FileError, migrations.MigrationError, LookupError) as e:
         # What an error says may look like markup, and is found whole in a log.
         words = f"[red]kvitt:[/] {escape(str(e))}"
-        Console(stderr=True).print(words, highlight=False, soft_wrap=True)
+        err.print(words, highlight=False)
         sys.exit(1)

@@ -62,9 +62,10 @@ def _doubled_runs(it: Scene) -> list[str]:
     """Two servers with a scheduler each make one run for a deployment and a time."""
     runs = it.ask_prefect(
         """
-        select d.name, r.expected_start_time as due, count(*) as n
+        select f.name || '/' || d.name as name, r.expected_start_time as due, count(*) as n
           from flow_run r join deployment d on d.id = r.deployment_id
-         where r.auto_scheduled group by 1, 2 having count(*) > 1
+                            join flow f on f.id = d.flow_id
+         where r.auto_scheduled group by d.id, 1, 2 having count(*) > 1
         """
     )
     return [f"{r['name']} was scheduled {r['n']} times for {r['due']}" for r in runs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -65,10 +66,11 @@ def look(running: Running) -> None:
     assert "Completed" in running.run("health/kvitt")
 
 
-def events(running: Running, name: str) -> list[dict[str, Any]]:
+def events(running: Running, name: str, *, since: datetime) -> list[dict[str, Any]]:
     """Return the events about the connection, oldest first."""
     asked = {
         "event": {"name": [name]},
+        "occurred": {"since": since.isoformat()},
         "resource": {"id": [f"kvitt.connection.{FJORDBY}"]},
         "order": "ASC",
     }
@@ -93,6 +95,7 @@ def test_a_limit_makes_a_connection_passive_and_a_trial_makes_it_active_again(
     seen = fjordby(running)
     assert (seen["mode"], seen["state"]) == ("active", "healthy"), seen
     first = artifact(running)
+    begun = datetime.now(UTC)
 
     fault(vendor, fault="rate-limit", retry_after=7200)
     a_quarter_passes(running)
@@ -101,7 +104,7 @@ def test_a_limit_makes_a_connection_passive_and_a_trial_makes_it_active_again(
     seen = fjordby(running)
     assert (seen["state"], seen["mode_by"], seen["cool_downs"]) == ("degraded", "automation", 1)
     assert "HTTP 429" in seen["mode_reason"]
-    [limit] = events(running, "kvitt.connection.rate-limited")
+    [limit] = events(running, "kvitt.connection.rate-limited", since=begun)
     text = limit["payload"].pop("text")
     assert "HTTP 429" in text
     assert limit["payload"] == {
@@ -132,9 +135,13 @@ def test_a_limit_makes_a_connection_passive_and_a_trial_makes_it_active_again(
     look(running)
     seen = fjordby(running)
     assert (seen["mode"], seen["state"]) == ("active", "healthy")
-    wait_for(lambda: len(events(running, "kvitt.connection.mode")) == 2, 30)
-    told = [event["payload"]["mode"] for event in events(running, "kvitt.connection.mode")]
-    assert told == ["passive", "active"]
+
+    def modes() -> list[str]:
+        told = events(running, "kvitt.connection.mode", since=begun)
+        return [event["payload"]["mode"] for event in told]
+
+    wait_for(lambda: len(modes()) == 2, 30)
+    assert modes() == ["passive", "active"]
     # One artifact, kept up to date.
     last = artifact(running)
     assert last["id"] == first["id"]
@@ -181,6 +188,7 @@ def test_a_person_sets_a_mode_with_a_run_of_set_mode(running: Running, vendor: s
 def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
     running: Running, vendor: str
 ) -> None:
+    begun = datetime.now(UTC)
     fault(vendor, fault="status", status=503)
     for _ in range(4):
         a_quarter_passes(running)
@@ -191,5 +199,5 @@ def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
     a_quarter_passes(running)
     look(running)
     for name in ("kvitt.connection.unhealthy", "kvitt.incident.over"):
-        wait_for(lambda name=name: len(events(running, name)) == 1, 30)
-        assert events(running, name)[0]["payload"]["kind"] == "unhealthy"
+        wait_for(lambda name=name: len(events(running, name, since=begun)) == 1, 30)
+        assert events(running, name, since=begun)[0]["payload"]["kind"] == "unhealthy"
