@@ -134,8 +134,9 @@ async def test_a_flow_that_blocks_is_named_and_at_last_the_process_ends(pool: Po
 
 async def test_a_stopped_worker_ends_what_it_can_and_hands_back_the_rest(pool: Pool) -> None:
     first = pool.start_worker(name="first", grace="3")
+    await pool.state_of(await pool.run("nap", seconds=0), "Completed")  # it has started
     short, long = await pool.run("nap", seconds=2), await pool.run("nap", seconds=15)
-    waiting = await pool.run("nap", due=in_seconds(30), seconds=0)
+    waiting = await pool.run("nap", due=in_seconds(40), seconds=0)
     for run in (short, long):
         await pool.state_of(run, "Running")
     await pool.state_of(waiting, "Pending")
@@ -155,6 +156,7 @@ async def test_a_stopped_worker_ends_what_it_can_and_hands_back_the_rest(pool: P
 
 async def test_the_runs_of_a_killed_worker_are_seen_to_by_another(pool: Pool) -> None:
     killed = pool.start_worker(name="killed")
+    await pool.state_of(await pool.run("nap", seconds=0), "Completed")  # it has started
     running = await pool.run("nap", seconds=600)
     cancelled = await pool.run("nap", seconds=600)
     waiting = await pool.run("nap", due=in_seconds(30), seconds=0)
