@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from cli.command import Pool, Project
 from cli.console import out
 from cli.server import demand_address
 from kvitt.checkpoint import Group, Verdict
@@ -25,8 +26,8 @@ _SIGNS = {
 
 
 def checkpoint(
-    project: Annotated[str, typer.Option(help="Name of the Supabase project's block.")] = "kvitt",
-    pool: Annotated[str, typer.Option(help="Name of the work pool.")] = "kvitt",
+    project: Project = "kvitt",
+    pool: Pool = "kvitt",
     only: Annotated[
         list[Group] | None, typer.Option(help="This group, and what it needs; may be repeated.")
     ] = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from cli.command import By, Project
 from cli.console import out
 from cli.ledger import open_ledger
 from kvitt import health as way
@@ -18,8 +18,6 @@ from kvitt.domain.health import HEADINGS, Mode, as_rows
 from kvitt.vendors import VENDORS
 
 _ALLOWANCES = way.allowances({name: kind.habits for name, kind in VENDORS.items()})
-
-Project = Annotated[str, typer.Option(help="Name of the blocks that hold the project.")]
 
 
 def health(
@@ -49,9 +47,7 @@ def mode(
         str, typer.Argument(metavar="VENDOR[/CONNECTION]", help="One, or all of a vendor.")
     ],
     reason: Annotated[str, typer.Option(help="Why; it is kept, and shown.")],
-    by: Annotated[
-        str, typer.Option(help="Who decides; it is kept.", default_factory=getpass.getuser)
-    ],
+    by: By,
     project: Project = "kvitt",
 ) -> None:
     """Have a connection, or all of a vendor, probed or not, until somebody says otherwise."""

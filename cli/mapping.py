@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cli.files import FileError, read_records
+from cli.command import Project
+from cli.console import out
+from cli.files import FileError, read_mapping, read_records
+from cli.ledger import open_ledger
 from kvitt.domain.mapping import translate
 from kvitt.domain.money import in_figures
 from kvitt.domain.records import as_taken
@@ -19,9 +25,6 @@ from kvitt.vendors import VENDORS
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
     from decimal import Decimal
-    from pathlib import Path
-
-    from rich.console import Console
 
     from kvitt.domain.integrations import Integration
     from kvitt.domain.mapping import Word
@@ -30,7 +33,32 @@ if TYPE_CHECKING:
     from kvitt.domain.vouchers import Voucher, VoucherLine
     from kvitt.ledger import SupabaseLedger
 
+app = typer.Typer(help="The mapping: the app's words in the accounting system's.")
 _SHOWN = 3
+
+
+@app.command("try")
+def try_mapping(
+    integration: str,
+    project: Project = "kvitt",
+    *,
+    record: Annotated[str | None, typer.Option(help="Which record; else one of the next.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Records that are not added yet.")] = None,
+    new: Annotated[
+        Path | None, typer.Option("--mapping", help="A mapping that is not saved yet.")
+    ] = None,
+) -> None:
+    """Show what the mapping makes of records, before and after. Sends and changes nothing."""
+
+    async def work() -> None:
+        async with open_ledger(project, integration) as ledger:
+            who = await ledger.read_integration(integration)
+            if new is not None:
+                who = read_mapping(new, who)
+            found = [each async for each in samples(ledger, who, record, file)]
+        show(who, found)
+
+    asyncio.run(work())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +99,7 @@ async def _next(ledger: SupabaseLedger, who: Integration) -> Period:
     return await ledger.read_next_period(who.id)
 
 
-def show(out: Console, who: Integration, samples: Sequence[Sample]) -> None:
+def show(who: Integration, samples: Sequence[Sample]) -> None:
     """Show the first few records in full, and of all of them what a person should look at."""
     kind = VENDORS[who.vendor]
     left: Counter[tuple[str, str]] = Counter()
@@ -80,26 +108,25 @@ def show(out: Console, who: Integration, samples: Sequence[Sample]) -> None:
         voucher = voucher_of(sample.record, who, due_at=sample.period.due_at)
         objection = voucher.objection or kind.objection(sample.period, voucher)
         if place < _SHOWN:
-            _show_voucher(out, who, sample.record, voucher)
+            _show_voucher(who, sample.record, voucher)
             if objection is None:
-                _show_rows(out, who, kind.rows(sample.period, voucher))
+                _show_rows(who, kind.rows(sample.period, voucher))
         if objection is not None:
             aside.append(f"record {voucher.record_id} {objection}")
         left.update(_left_as_they_are(who, sample.record))
     if len(samples) > _SHOWN:
         out.print(f"and {len(samples) - _SHOWN} more: show one of them with --record\n")
-    _say(out, "No entry in the mapping, so left as they are:", _counted(left))
-    _say(out, "Would be set aside, and not sent:", aside)
+    _say("No entry in the mapping, so left as they are:", _counted(left))
+    _say("Would be set aside, and not sent:", aside)
     objections = kind.mapping_objections(who.mapping)
     _say(
-        out,
         f"Can never work in {who.vendor}:",
         [f"mapping.{'.'.join(place)}: {words}" for place, words in objections],
     )
     out.print("Nothing was sent or changed.")
 
 
-def _say(out: Console, head: str, items: Sequence[str]) -> None:
+def _say(head: str, items: Sequence[str]) -> None:
     if items:
         out.print(head, highlight=False)
         for item in items:
@@ -121,7 +148,7 @@ def _counted(left: Counter[tuple[str, str]]) -> list[str]:
     ]
 
 
-def _show_voucher(out: Console, who: Integration, record: TakenRecord, voucher: Voucher) -> None:
+def _show_voucher(who: Integration, record: TakenRecord, voucher: Voucher) -> None:
     out.print(f"[bold]Record {escape(f'{record.id} ({record.kind}): {record.text}')}[/]")
     table = Table("", "in the app", "in the books", "")
     table.add_row("voucher date", str(record.voucher_date), f"posted on {voucher.posting_date}")
@@ -171,7 +198,7 @@ def _note(*words: Word) -> str:
 # -- as the vendor is sent it ----------------------------------------------------------------------
 
 
-def _show_rows(out: Console, who: Integration, rows: Sequence[dict[str, Any]]) -> None:
+def _show_rows(who: Integration, rows: Sequence[dict[str, Any]]) -> None:
     """Show what is sent, a column a line: the fields are many, the lines of a voucher are few."""
     told = [dict(_fields(row)) for row in rows]
     table = Table(f"as {who.vendor} is sent it", *(f"line {n}" for n in range(1, len(rows) + 1)))

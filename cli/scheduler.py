@@ -1,10 +1,18 @@
-"""How `kvitt scheduler status` tells what of the second scheduler is there, and what is missing."""
+"""`kvitt scheduler`: the second one put in and taken out, and what of it is there or missing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
+
+from cli.command import CommandError, Project
+from cli.console import out
+from cli.ledger import open_ledger
+from kvitt.domain.integrations import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +22,61 @@ if TYPE_CHECKING:
 
 # Its job runs each minute; a second one that it misses is worth a word.
 _STALE_SECONDS = 130
+
+app = typer.Typer(help="The second scheduler: pg_cron, in the database.")
+
+
+@app.command("install")
+def install(
+    project: Project = "kvitt",
+    *,
+    silence: Annotated[
+        int, typer.Option(min=6, help="How many minutes Prefect's watch may give no sign of life.")
+    ] = 12,
+) -> None:
+    """Put the job into pg_cron, or bring it up to date; says what is still missing."""
+
+    async def work() -> None:
+        async with open_ledger(project) as ledger:
+            await ledger.install_second_scheduler(timedelta(minutes=silence))
+            found = await ledger.read_second_scheduler()
+        out.print("the second scheduler is installed")
+        for problem in missing(found):
+            out.print(f"[yellow]but[/] {escape(problem)}", highlight=False, soft_wrap=True)
+
+    asyncio.run(work())
+
+
+@app.command("status")
+def status(project: Project = "kvitt") -> None:
+    """Tell what of it is there, and when it was last at work; fails if something is missing."""
+
+    async def work() -> None:
+        async with open_ledger(project) as ledger:
+            found = await ledger.read_second_scheduler()
+        for line in lines(found):
+            out.print(line, highlight=False, soft_wrap=True)
+        if problems := missing(found):
+            raise CommandError("the second scheduler does not work: " + "; ".join(problems))
+
+    asyncio.run(work())
+
+
+@app.command("uninstall")
+def uninstall(project: Project = "kvitt") -> None:
+    """Take the job out of pg_cron. Extensions and secrets stay."""
+
+    async def work() -> None:
+        async with open_ledger(project) as ledger:
+            await ledger.uninstall_second_scheduler()
+            found = await ledger.read_second_scheduler()
+        out.print("the second scheduler is not installed any more")
+        alone = [one.id for one in found.integrations if one.scheduler is Scheduler.PG_CRON]
+        if alone:
+            words = f"{', '.join(alone)}: only watch starts them now, minutes late"
+            out.print(f"[yellow]{words}; set their scheduler to prefect[/]", soft_wrap=True)
+
+    asyncio.run(work())
 
 
 def missing(found: SecondScheduler) -> list[str]:
