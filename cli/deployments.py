@@ -53,6 +53,7 @@ def plan(project: Project = "kvitt", pool: Pool = "kvitt") -> None:
 
         wanted, lacking = await automations.wanted_automations()
         _show_automations(await automations.plan_automations(wanted), lacking)
+        await automations.remembered_block()  # raises where it is gone: nobody is told anything
 
     asyncio.run(work())
 
@@ -90,6 +91,7 @@ def apply(
         _show_automations(await automations.apply_automations(wanted), lacking)
         if not_aligned is not None:
             raise not_aligned
+        await automations.remembered_block()  # raises where it is gone: nobody is told anything
 
     asyncio.run(work())
 

@@ -239,7 +239,7 @@ class Step:
 async def wanted_automations() -> tuple[list[AutomationCore], list[str]]:
     """Return what is to be there, and what is lacking for the rest, for a person.
 
-    Raises BlockMissing where the block that tells people is gone.
+    Where the block that tells people is gone, the rest is still wanted: `remembered_block` says so.
     """
     wanted, lacking = list(AUTOMATIONS), list[str]()
     set_mode = await set_mode_deployment()
@@ -250,7 +250,10 @@ async def wanted_automations() -> tuple[list[AutomationCore], list[str]]:
         )
     else:
         wanted.append(passive_after_limit(set_mode))
-    block = await remembered_block()
+    try:
+        block = await remembered_block()
+    except BlockMissing:
+        return wanted, lacking
     if block is None:
         lacking.append(
             "nobody is told when a period is late, missed, uncertain or failed: name a block that "

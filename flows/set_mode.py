@@ -19,6 +19,7 @@ from flows.sync import PROJECT
 from kvitt import health as way
 from kvitt.domain.errors import KvittError
 from kvitt.domain.health import Mode
+from kvitt.domain.patience import LONGEST_WISH
 from kvitt.ledger import SupabaseLedger
 
 if TYPE_CHECKING:
@@ -65,9 +66,14 @@ async def set_mode(
                     connection,
                     reason=reason,
                     by=by,
-                    retry_after=timedelta(seconds=retry_after_seconds),
+                    retry_after=_wish(retry_after_seconds),
                 )
             await tell_modes(ledger)
     except KvittError as error:
         return Failed(message=str(error))
     return Completed(message=f"{changed} connections changed")
+
+
+def _wish(seconds: float) -> timedelta:
+    """Return how long to leave a vendor alone: a person may type any number."""
+    return timedelta(seconds=min(max(seconds, 0.0), LONGEST_WISH.total_seconds()))

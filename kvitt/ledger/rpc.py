@@ -6,18 +6,13 @@ simply made again, here and nowhere else: for half a minute, then LedgerUnavaila
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-import httpx
-import stamina
-from postgrest.exceptions import APIError
 from pydantic import TypeAdapter, ValidationError
 
-from kvitt.domain.errors import LeaseLost, LedgerRefused, LedgerUnavailable
+from kvitt.domain.errors import LedgerRefused, LedgerUnavailable
 from kvitt.domain.follow_ups import FollowUp
 from kvitt.domain.health import Connection, ModeChange
 from kvitt.domain.incidents import Incident
@@ -26,6 +21,7 @@ from kvitt.domain.pages import PageSize
 from kvitt.domain.periods import Period
 from kvitt.domain.records import TakenRecord
 from kvitt.domain.warmth import Habit
+from kvitt.ledger.asking import ask, read
 from kvitt.ledger.rows import (
     Calendar,
     Heartbeat,
@@ -51,19 +47,8 @@ if TYPE_CHECKING:
     from kvitt.domain.records import Record
     from kvitt.ports import ColdStart, Habits, Intent, Look, Probed, Standing, Trigger
 
-_CALL_SECONDS = 60
-_RETRY_SECONDS = 30
 _PAGE = 500
-_LEASE_LOST = "KV001"
-
-# SQLSTATE classes and codes that say "not now": connections, resources, an operator or a statement
-# time-out (57014, rolled back), a lost race.
-# PGRST00x is PostgREST without its database; a bare number is the status of a reply that was not
-# PostgREST's own, as a gateway gives it.
-_NOT_NOW = ("08", "53", "57", "58", "40", "PGRST00", "408", "429", "500", "502", "503", "504")
-
 _records = TypeAdapter(list[TakenRecord])
-T = TypeVar("T")
 
 
 class SupabaseLedger:
@@ -127,7 +112,7 @@ class SupabaseLedger:
 
     async def function_habit(self, function: str) -> Habit:
         """Return what the last attempts saw of a function, of all integrations."""
-        return _read(Habit, await self._call("function_habit", p_function=function))
+        return read(Habit, await self._call("function_habit", p_function=function))
 
     async def learned_page(
         self, integration: str, function: str, *, memory_mb: int
@@ -136,7 +121,7 @@ class SupabaseLedger:
         answer = await self._call("page_of", p_integration=integration, p_function=function)
         if answer is None or answer["memory_mb"] != memory_mb:
             return None
-        return _read(PageSize, {name: answer[name] for name in ("records", "good", "too_much")})
+        return read(PageSize, {name: answer[name] for name in ("records", "good", "too_much")})
 
     async def remember_page(
         self, period: Period, function: str, page: PageSize, *, memory_mb: int
@@ -173,7 +158,7 @@ class SupabaseLedger:
     async def read_chunks(self, period: Period, *, after: int, limit: int) -> list[Chunk]:
         """Return the next chunks of a period, by number."""
         answer = await self._call("read_chunks", **_named(period), p_after=after, p_limit=limit)
-        return _read(list[Chunk], answer)
+        return read(list[Chunk], answer)
 
     async def intend(
         self,
@@ -197,7 +182,7 @@ class SupabaseLedger:
             p_totals=totals.as_json(),
             p_settle=_interval(settle),
         )
-        return None if answer is None else _read(Chunk, answer)
+        return None if answer is None else read(Chunk, answer)
 
     async def write_chunks(
         self,
@@ -220,7 +205,7 @@ class SupabaseLedger:
             ],
             p_settle=_interval(settle),
         )
-        return _read(list[Chunk], answer)
+        return read(list[Chunk], answer)
 
     async def settle_chunk(
         self,
@@ -244,7 +229,7 @@ class SupabaseLedger:
             p_absences=absences,
             p_gap="0" if gap is None else _interval(gap),
         )
-        return _read(Chunk, answer)
+        return read(Chunk, answer)
 
     async def set_aside(
         self, period: Period, reasons: Mapping[int, str], *, most: int, withdraws: bool = False
@@ -261,7 +246,7 @@ class SupabaseLedger:
             p_most=most,
             p_withdraws=withdraws,
         )
-        return _read(int, answer)
+        return read(int, answer)
 
     async def to_withdraw(self, period: Period) -> list[int]:
         """Return what was set aside after it had been sent, and is still in the books."""
@@ -301,7 +286,7 @@ class SupabaseLedger:
     async def suspend(self, period: Period, reason: str) -> datetime:
         """Let the period wait for a missing reply; returns until when (UTC)."""
         answer = await self._call("suspend_period", **_fenced(period), p_reason=reason)
-        return _read(datetime, answer)
+        return read(datetime, answer)
 
     async def fail(self, period: Period, reason: str) -> None:
         """Stop the period for a person."""
@@ -319,7 +304,7 @@ class SupabaseLedger:
             p_postponed=postponed,
             p_reason=reason,
         )
-        return _read(datetime, answer)
+        return read(datetime, answer)
 
     async def mark_fitted(self, period: Period, integration: Integration) -> None:
         """Write down that the vendor's set-up fits, for where the integration leads to now."""
@@ -346,10 +331,10 @@ class SupabaseLedger:
     async def read_period(self, integration: str, due_at: datetime) -> Period:
         """Return one period as it stands."""
         query = self._client.table("periods").select("*").eq("integration_id", integration)
-        rows = await self._ask(query.eq("due_at", due_at.isoformat()))
+        rows = await ask(query.eq("due_at", due_at.isoformat()))
         if not rows:
             raise LedgerRefused(f"{integration} has no period due at {due_at}", code="KV004")
-        return _read(Period, rows[0])
+        return read(Period, rows[0])
 
     # -- the budget --------------------------------------------------------------------------------
 
@@ -377,7 +362,7 @@ class SupabaseLedger:
             p_allowance=allowance,
             p_backfill=backfill,
         )
-        return _read(Grant, answer)
+        return read(Grant, answer)
 
     async def return_requests(self, reservation: UUID, spent: Mapping[str, int]) -> None:
         """Give back what is left of a reservation, having spent so much of it."""
@@ -386,7 +371,7 @@ class SupabaseLedger:
     async def read_budgets(self, connection: str | None = None) -> list[Spending]:
         """Return what each connection has spent, by month, the latest first."""
         answer = await self._call("read_budgets", p_connection=connection)
-        return _read(list[Spending], answer)
+        return read(list[Spending], answer)
 
     # -- health ------------------------------------------------------------------------------------
 
@@ -403,7 +388,7 @@ class SupabaseLedger:
             p_vendor=vendor,
             p_connection=connection,
         )
-        return _read(list[Connection], answer)
+        return read(list[Connection], answer)
 
     async def enrol_connections(self, modes: Sequence[Mapping[str, str]]) -> None:
         """Give connections the modes that they have by default; see `kvitt.enrol_connections`."""
@@ -420,7 +405,7 @@ class SupabaseLedger:
         answer = await self._call(
             "claim_probes", p_claim=str(claim), p_vendors=vendors, p_every=_interval(every)
         )
-        return _read(list[Due], answer)
+        return read(list[Due], answer)
 
     async def record_probes(self, claim: UUID, probed: Sequence[Probed]) -> None:
         """Write down what came of claimed probes, all in one call, and give back what is left."""
@@ -485,7 +470,7 @@ class SupabaseLedger:
 
     async def untold_modes(self) -> list[ModeChange]:
         """Return the changes of modes of which Prefect has had no event yet."""
-        return _read(list[ModeChange], await self._call("untold_modes"))
+        return read(list[ModeChange], await self._call("untold_modes"))
 
     async def modes_told(self, changes: Sequence[ModeChange]) -> None:
         """Write down that Prefect had an event of each."""
@@ -517,7 +502,7 @@ class SupabaseLedger:
         first = 0
         while True:
             query = self._client.table(table).select("*").order(key)
-            page = await self._ask(query.range(first, first + _PAGE - 1))
+            page = await ask(query.range(first, first + _PAGE - 1))
             for row in page:
                 yield row
             if len(page) < _PAGE:
@@ -526,7 +511,7 @@ class SupabaseLedger:
 
     async def read_integration(self, integration: str) -> Integration:
         """Return one integration; LedgerRefused where there is none."""
-        rows = await self._ask(self._client.table("integrations").select("*").eq("id", integration))
+        rows = await ask(self._client.table("integrations").select("*").eq("id", integration))
         if not rows:
             raise LedgerRefused(f"there is no integration {integration}", code="KV004")
         return integration_of(rows[0])
@@ -536,7 +521,7 @@ class SupabaseLedger:
         answer = await self._call("calendar", p_integration=integration)
         if answer is None:
             raise LedgerRefused(f"there is no integration {integration}", code="KV004")
-        return _read(Calendar, answer)
+        return read(Calendar, answer)
 
     async def plan_periods(
         self, integration: str, *, opens_at: datetime | None, due: Sequence[datetime]
@@ -562,17 +547,17 @@ class SupabaseLedger:
         query = self._client.table("periods").select("*").lte("due_at", "now")
         if integration is not None:
             query = query.eq("integration_id", integration)
-        rows = await self._ask(query.order("due_at", desc=True).limit(limit))
-        return _read(list[Period], rows)
+        rows = await ask(query.order("due_at", desc=True).limit(limit))
+        return read(list[Period], rows)
 
     async def read_next_period(self, integration: str) -> Period:
         """Return the oldest period that is not finished, due or not; LedgerRefused for none."""
         query = self._client.table("periods").select("*").eq("integration_id", integration)
         open_ones = query.not_.in_("state", ["verified", "skipped"])
-        rows = await self._ask(open_ones.order("due_at").limit(1))
+        rows = await ask(open_ones.order("due_at").limit(1))
         if not rows:
             raise LedgerRefused(f"{integration} has no period that is not finished", code="KV004")
-        return _read(Period, rows[0])
+        return read(Period, rows[0])
 
     async def skip(
         self, integration: str, due_at: datetime, *, who: str, reason: str
@@ -631,19 +616,19 @@ class SupabaseLedger:
         if answer is None:
             which = "no record yet" if record is None else f"no record {record}"
             raise LedgerRefused(f"{integration} has {which}", code="KV004")
-        return _read(KeptRecord, answer)
+        return read(KeptRecord, answer)
 
     async def read_set_aside(self, integration: str | None = None) -> list[SetAside]:
         """Return what was set aside and not mended, of one integration or of all."""
         query = self._client.table("set_aside").select("*").is_("mended_as", "null")
         if integration is not None:
             query = query.eq("integration_id", integration)
-        rows = await self._ask(query.order("set_aside_at", desc=True).limit(_PAGE))
-        return _read(list[SetAside], rows)
+        rows = await ask(query.order("set_aside_at", desc=True).limit(_PAGE))
+        return read(list[SetAside], rows)
 
     async def integrations_with_work(self) -> list[Work]:
         """Return the integrations for which a run would find something to do now."""
-        return _read(list[Work], await self._call("integrations_with_work"))
+        return read(list[Work], await self._call("integrations_with_work"))
 
     # -- what a vendor posts by itself -------------------------------------------------------------
 
@@ -652,9 +637,9 @@ class SupabaseLedger:
         answer = await self._call("claim_looks", p_looker=str(looker), p_lease=_interval(lease))
         if answer is None:
             return None
-        answer = _read(dict[str, Any], answer)
+        answer = read(dict[str, Any], answer)
         answer["integration"] = integration_of(answer["integration"])
-        return _read(Looks, answer)
+        return read(Looks, answer)
 
     async def record_look(
         self,
@@ -680,7 +665,7 @@ class SupabaseLedger:
             p_gap=_interval(gap),
             p_requests=dict(requests),
         )
-        return _read(FollowUp, answer)
+        return read(FollowUp, answer)
 
     async def put_off_looks(self, looker: UUID, reason: str, wait: timedelta) -> None:
         """Give back the looks that could not be made, with the reason."""
@@ -705,7 +690,7 @@ class SupabaseLedger:
         answer = await self._call(
             "read_follow_ups", p_integration=integration, p_due=_iso(due_at), p_limit=limit
         )
-        return _read(list[FollowUp], answer)
+        return read(list[FollowUp], answer)
 
     async def look_again(self, integration: str, due_at: datetime) -> str:
         """Have a period looked at with the next follow-up; returns its key."""
@@ -734,8 +719,8 @@ class SupabaseLedger:
 
     async def read_heartbeats(self) -> list[Heartbeat]:
         """Return the last sign of life of each watcher."""
-        rows = await self._ask(self._client.table("heartbeats").select("*").order("who"))
-        return _read(list[Heartbeat], rows)
+        rows = await ask(self._client.table("heartbeats").select("*").order("who"))
+        return read(list[Heartbeat], rows)
 
     async def forget_watcher(self, who: str) -> bool:
         """Expect no sign of life of a watcher any more; False where there is none of that name."""
@@ -745,7 +730,7 @@ class SupabaseLedger:
         """Compare what is wrong with the open incidents; returns those that nobody was told of."""
         await self._call("note_incidents", p_integration=integration)
         answer = await self._call("untold_incidents", p_integration=integration)
-        return _read(list[Incident], answer)
+        return read(list[Incident], answer)
 
     async def note_findings(self, kind: IncidentKind, found: Mapping[str, str]) -> None:
         """Note what only a watcher can see, by subject; what else is open of that kind is over."""
@@ -760,8 +745,8 @@ class SupabaseLedger:
         query = self._client.table("incidents").select("*")
         if not over:
             query = query.is_("ended_at", "null")
-        rows = await self._ask(query.order("id", desc=True).limit(limit))
-        return _read(list[Incident], rows)
+        rows = await ask(query.order("id", desc=True).limit(limit))
+        return read(list[Incident], rows)
 
     async def runs_at_work(self, grace: timedelta) -> set[str]:
         """Return the ids of the Prefect runs that the ledger has heard of within a time."""
@@ -772,7 +757,7 @@ class SupabaseLedger:
         answer = await self._call("first_period_of", p_integration=integration)
         if answer is None:
             raise LedgerRefused(f"{integration} has no periods yet", code="KV004")
-        return _read(Period, answer)
+        return read(Period, answer)
 
     async def extend_back(
         self,
@@ -798,7 +783,7 @@ class SupabaseLedger:
         answer = await self._call(
             "progress", p_integration=integration, p_from=_iso(since), p_to=_iso(until)
         )
-        return _read(Progress, answer)
+        return read(Progress, answer)
 
     async def read_planned(
         self, integration: str, *, after: datetime, until: datetime | None = None
@@ -808,14 +793,14 @@ class SupabaseLedger:
         query = query.eq("state", "due").eq("fence", 0).gt("due_at", after.isoformat())
         if until is not None:
             query = query.lte("due_at", until.isoformat())
-        rows = await self._ask(query.order("due_at").limit(_PAGE))
+        rows = await ask(query.order("due_at").limit(_PAGE))
         return [datetime.fromisoformat(row["due_at"]) for row in rows]
 
     async def read_last_kept(self, integration: str, *, now: datetime) -> datetime | None:
         """Return the last due time that a changed schedule leaves as it is, or None."""
         query = self._client.table("periods").select("due_at").eq("integration_id", integration)
         query = query.or_(f"due_at.lte.{now.isoformat()},state.neq.due")
-        rows = await self._ask(query.order("due_at", desc=True).limit(1))
+        rows = await ask(query.order("due_at", desc=True).limit(1))
         return datetime.fromisoformat(rows[0]["due_at"]) if rows else None
 
     async def read_task_result(self, key: str) -> str | None:
@@ -842,13 +827,13 @@ class SupabaseLedger:
 
     async def read_second_scheduler(self) -> SecondScheduler:
         """Return what of the second scheduler is there."""
-        return _read(SecondScheduler, await self._call("second_scheduler"))
+        return read(SecondScheduler, await self._call("second_scheduler"))
 
     # -- the checkpoint ----------------------------------------------------------------------------
 
     async def describe_schema(self) -> dict[str, Any]:
         """Return what is in the schema, as text by name; see `kvitt.describe_schema`."""
-        return _read(dict[str, Any], await self._call("describe_schema"))
+        return read(dict[str, Any], await self._call("describe_schema"))
 
     async def begin_rehearsal(self, integration: str, attempt: UUID, lease: timedelta) -> Claim:
         """Claim an empty period of a stand-in for an integration; see `kvitt.begin_rehearsal`."""
@@ -869,67 +854,24 @@ class SupabaseLedger:
 
         Returns the requests' numbers; see `called_out`.
         """
-        return _read(dict[str, int], await self._call("call_out"))
+        return read(dict[str, int], await self._call("call_out"))
 
     async def called_out(self, requests: Mapping[str, int]) -> dict[str, int]:
         """Return the status of each answer that has come; 0 where there will be none."""
-        return _read(dict[str, int], await self._call("called_out", p_requests=dict(requests)))
+        return read(dict[str, int], await self._call("called_out", p_requests=dict(requests)))
 
     # -- calls -------------------------------------------------------------------------------------
 
     async def _call(self, function: str, /, **arguments: Any) -> Any:
-        return await self._ask(self._client.rpc(function, arguments), what=function)
-
-    async def _ask(self, request: _Request, *, what: str = "reading") -> Any:
-        """Make a request until it is answered; each one of ours may be made twice."""
-        try:
-            async for attempt in stamina.retry_context(
-                on=LedgerUnavailable, attempts=None, timeout=_RETRY_SECONDS, wait_max=5
-            ):
-                with attempt:
-                    return await _once(request, what)
-        except LedgerUnavailable as error:
-            raise LedgerUnavailable(
-                f"{error}. Tried for {_RETRY_SECONDS} s; the next run goes on from here"
-            ) from error
-        raise AssertionError("unreachable: retry_context returns or raises")
-
-
-class _Request(Protocol):
-    async def execute(self) -> Any: ...
-
-
-async def _once(request: _Request, what: str) -> Any:
-    try:
-        async with asyncio.timeout(_CALL_SECONDS):
-            return (await request.execute()).data
-    except APIError as error:
-        raise _meaning(error, what) from error
-    except (TimeoutError, httpx.TransportError) as error:
-        raise LedgerUnavailable(
-            f"the ledger did not answer ({what}: {type(error).__name__})"
-        ) from error
-
-
-def _meaning(error: APIError, what: str) -> LeaseLost | LedgerRefused | LedgerUnavailable:
-    code, message = str(error.code or ""), error.message or "no message"
-    if code == _LEASE_LOST:
-        return LeaseLost(f"{message}: this attempt ends here and has changed nothing since")
-    # PostgREST always gives a code. Without one it is the gateway that speaks: of the key, which no
-    # waiting mends, or of its own troubles.
-    if not code and "api key" in message.lower():
-        return LedgerRefused(f"the project refuses the secret key: {message}", code="401")
-    if not code or code.startswith(_NOT_NOW):
-        return LedgerUnavailable(f"the ledger cannot answer now ({what}: {code} {message})")
-    return LedgerRefused(f"{message} ({what}: {code})", code=code)
+        return await ask(self._client.rpc(function, arguments), what=function)
 
 
 def _claim_of(answer: Any) -> Claim:
-    answer = _read(dict[str, Any], answer)
+    answer = read(dict[str, Any], answer)
     if "integration" in answer:
         answer["fitted"] = answer["integration"]["fitted_at"] is not None
         answer["integration"] = integration_of(answer["integration"])
-    return _read(Claim, answer)
+    return read(Claim, answer)
 
 
 def integration_of(row: Mapping[str, Any]) -> Integration:
@@ -944,19 +886,6 @@ def integration_of(row: Mapping[str, Any]) -> Integration:
         raise LedgerRefused(
             f"integration {row.get('id')} cannot be read: {words}", code="KV003"
         ) from error
-
-
-def _read(kind: type[T], answer: Any) -> T:
-    """Return an answer as what it is. One that is broken on the way is nobody's fault."""
-    try:
-        return _adapter(kind).validate_python(answer)
-    except ValidationError as error:
-        raise LedgerUnavailable(f"the ledger's reply cannot be read as {kind}") from error
-
-
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
 
 
 def _taken(period: Period, answer: Any) -> list[TakenRecord]:

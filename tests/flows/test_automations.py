@@ -101,6 +101,17 @@ def test_nobody_is_told_until_a_block_is_named(running: Running) -> None:
         running.stack.run("kvitt", "apply", "--notify", "custom-webhook/nobody")
 
 
+def test_a_block_that_is_gone_keeps_no_other_automation_away(running: Running) -> None:
+    again = "kvitt: run again after a crash"
+    api(running, "DELETE", f"automations/{automations(running)[again]['id']}")
+    gone = {"name": "kvitt_notify", "value": "custom-webhook/gone"}
+    api(running, "POST", "variables/", gone)
+    with pytest.raises(CommandFailed, match="there is no block custom-webhook/gone"):
+        running.stack.run("kvitt", "apply")
+    assert again in automations(running)
+    api(running, "DELETE", "variables/name/kvitt_notify")
+
+
 @pytest.fixture(scope="module")
 def people(running: Running) -> Iterator[People]:
     with listening() as people:

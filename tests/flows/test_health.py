@@ -177,6 +177,13 @@ def test_a_person_sets_a_mode_with_a_run_of_set_mode(running: Running, vendor: s
         )
     run, _ = running.stack.prefect.latest_run("set-mode/kvitt")
     assert "leave it out" in run["state"]["message"]
+    running.run(
+        "set-mode/kvitt",
+        *("--param", 'vendor="business-central"', "--param", 'connection="fjordby"'),
+        *("--param", 'by="Inger"', "--param", 'reason="a number that nobody meant"'),
+        *("--param", "retry_after_seconds=1e30"),
+    )
+    assert fjordby(running)["trial_at"] is not None
     with pytest.raises(CommandFailed, match="state 'Failed'"):
         running.run(
             "set-mode/kvitt",
