@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sandbox.processes import Process
 
 _LEASE = timedelta(minutes=30)
-_VOUCHERS = {"business-central": 6_000, "xledger": 12_000}
+_VOUCHERS = {"business-central": 20_000, "xledger": 40_000}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
