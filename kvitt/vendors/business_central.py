@@ -31,7 +31,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from kvitt.domain.errors import Refused, TurnedAway, Uncertain, Unsent, VendorError
+from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
 from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.ports import Habits
@@ -45,6 +45,7 @@ from kvitt.vendors.http import (
     Declined,
     Http,
     Line,
+    OverHttp,
     Patience,
     Purpose,
 )
@@ -59,8 +60,6 @@ from kvitt.vendors.references import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     import httpx
 
@@ -215,7 +214,7 @@ class _Taken(Uncertain):
     """The number of a line, or the code of a journal, exists already: some of it was here."""
 
 
-class BusinessCentral:
+class BusinessCentral(OverHttp):
     """One company in Business Central. An async context manager; a `kvitt.ports.Vendor`.
 
     Habits: a call carries 100 lines, as many as one $batch can bring in all or none. The first
@@ -264,31 +263,6 @@ class BusinessCentral:
         self._founding = asyncio.Lock()  # held by who may have to create a journal
         self._root = f"{settings.api_url}/v2.0/{settings.tenant_id}/{settings.environment}/api/v2.0"
         self._company = f"companies({settings.company_id})"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._http.close()
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """Requests spent so far, by purpose."""
-        return self._http.requests
-
-    @property
-    def limit(self) -> TurnedAway | None:
-        """How a limit turned us away the last time, if one did."""
-        return self._http.limit
-
-    def at_most(self, at_once: int) -> None:
-        """Make at most so many requests at a time, from now on; nothing is under way yet."""
-        self._http.at_most(at_once)
 
     # -- writing -----------------------------------------------------------------------------------
 

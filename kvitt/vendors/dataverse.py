@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from kvitt.domain.errors import Refused, TurnedAway, Uncertain, Unsent, VendorError
+from kvitt.domain.errors import Refused, Uncertain, Unsent, VendorError
 from kvitt.domain.mapping import codes_of, dimensions_of
 from kvitt.domain.money import Amount, Totals, minor_units
 from kvitt.domain.reconcile import compare
@@ -49,6 +49,7 @@ from kvitt.vendors.http import (
     Declined,
     Http,
     Line,
+    OverHttp,
     Patience,
     Purpose,
     retry_after,
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from datetime import date
     from email.message import Message
-    from types import TracebackType
 
     import httpx
 
@@ -228,7 +228,7 @@ class _AlreadyThere(Uncertain):
     """A row of that name exists; nothing of the call was executed."""
 
 
-class Dataverse:
+class Dataverse(OverHttp):
     """One table in one environment. An async context manager; a `kvitt.ports.Vendor`.
 
     Habits: a call carries 100 lines. A $batch takes 1,000, but its change set is one transaction,
@@ -275,31 +275,6 @@ class Dataverse:
         self._entra = Entra(settings, scope, self._http)
         self._root = f"{settings.api_url}/{_API}"
         self._rows_at = f"{self._root}/{settings.entity_set}"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._http.close()
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """Requests spent so far, by purpose."""
-        return self._http.requests
-
-    @property
-    def limit(self) -> TurnedAway | None:
-        """How a limit turned us away the last time, if one did."""
-        return self._http.limit
-
-    def at_most(self, at_once: int) -> None:
-        """Make at most so many requests at a time, from now on; nothing is under way yet."""
-        self._http.at_most(at_once)
 
     # -- writing -----------------------------------------------------------------------------------
 

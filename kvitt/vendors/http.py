@@ -27,7 +27,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -42,6 +42,7 @@ from kvitt.ports import ANSWER, Uncounted
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Collection, Mapping
+    from types import TracebackType
 
     from kvitt.domain.integrations import Timeouts
     from kvitt.ports import Budget, Guard
@@ -399,6 +400,40 @@ class Http:
         for secret in self._secrets:
             text = text.replace(secret, "(secret)")
         return " ".join(text.split())[:_LONGEST_QUOTE].rstrip(".")
+
+
+class OverHttp:
+    """What vendors that are reached over HTTP have in common: one connection, closed at the end.
+
+    `_http` is set by the vendor.
+    """
+
+    _http: Http
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.close()
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Requests spent so far, by purpose. Those that a limit turned away are among them."""
+        return self._http.requests
+
+    @property
+    def limit(self) -> TurnedAway | None:
+        """How a limit turned us away the last time, if one did."""
+        return self._http.limit
+
+    def at_most(self, at_once: int) -> None:
+        """Make at most so many requests at a time, from now on; nothing is under way yet."""
+        self._http.at_most(at_once)
 
 
 def _timeout(timeouts: Timeouts, usual: timedelta) -> httpx.Timeout:

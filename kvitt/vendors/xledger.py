@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from kvitt.domain.errors import Refused, TurnedAway, Unsent, VendorError
+from kvitt.domain.errors import Refused, Unsent, VendorError
 from kvitt.domain.mapping import dimensions_of
 from kvitt.domain.money import Amount, Totals
 from kvitt.domain.vouchers import debit
@@ -40,6 +40,7 @@ from kvitt.vendors.http import (
     Complaint,
     Http,
     Line,
+    OverHttp,
     Patience,
     Purpose,
     Secret,
@@ -56,8 +57,6 @@ from kvitt.vendors.references import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     import httpx
 
@@ -299,7 +298,7 @@ class _Table:
             self.originals[currency] += max(row.invoice_amount, Decimal(0))
 
 
-class Xledger:
+class Xledger(OverHttp):
     """One entity in Xledger. An async context manager; a `kvitt.ports.Vendor`.
 
     Habits: a mutation takes 500 nodes. Whether one bad node fails all of them is not known, so such
@@ -340,31 +339,6 @@ class Xledger:
             line=line,
         )
         self._now = now
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._http.close()
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """Requests spent so far, by purpose. Those that a limit turned away are among them."""
-        return self._http.requests
-
-    @property
-    def limit(self) -> TurnedAway | None:
-        """How a limit turned us away the last time, if one did."""
-        return self._http.limit
-
-    def at_most(self, at_once: int) -> None:
-        """Make at most so many requests at a time, from now on; nothing is under way yet."""
-        self._http.at_most(at_once)
 
     # -- writing -----------------------------------------------------------------------------------
 
