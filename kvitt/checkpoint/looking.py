@@ -49,8 +49,11 @@ async def look(items: Sequence[Item], site: Site, *, groups: Collection[Group] =
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def of(who: Integration) -> dict[str, Result]:
+            own = [item for item in items if item.each]
             async with turns:
-                return await _look_at([item for item in items if item.each], site, who, found)
+                if await _retired(site, who):
+                    return {item.name_for(who.id): _of_the_past(item, who) for item in own}
+                return await _look_at(own, site, who, found)
 
         for own in await asyncio.gather(*(of(who) for who in site.integrations)):
             found |= own
@@ -61,6 +64,27 @@ async def look(items: Sequence[Item], site: Site, *, groups: Collection[Group] =
         results=results,
         requests=site.requests,
     )
+
+
+async def _retired(site: Site, who: Integration) -> bool:
+    """Whether it is switched off, and was at work before: its block may be gone by right.
+
+    One that was never on is looked at, since somebody is about to switch it on.
+    """
+    if who.enabled:
+        return False
+    try:
+        return bool(await site.ledger.read_periods(who.id, limit=1))
+    except KvittError:
+        return False
+
+
+def _of_the_past(item: Item, who: Integration) -> Result:
+    words = "it is switched off, after periods of its own"
+    return _result(item, who, Verdict.NOT_APPLICABLE, words)
+
+
+# switched off, after periods of its own")
 
 
 def _with_needs(items: Sequence[Item], groups: Collection[Group]) -> list[Item]:

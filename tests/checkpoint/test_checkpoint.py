@@ -102,6 +102,31 @@ async def test_a_budget_that_has_nothing_left_for_probes_is_no_failure(scene: Sc
     assert verdicts[f"vendor/{BUSINESS_CENTRAL}"] is Verdict.PASSED
 
 
+async def test_who_is_switched_off_is_looked_at_unless_it_has_been_at_work(scene: Scene) -> None:
+    """Whose block was deleted after years of work fails no checkpoint for ever."""
+    scene.database.execute(
+        "insert into kvitt.integrations (id, organisation, vendor, connection, cron, time_zone,"
+        " book_currency, first_period, enabled) select 'retired', organisation, vendor, 'gone',"
+        " cron, time_zone, book_currency, first_period, false from kvitt.integrations"
+        " where id = %s",
+        [XLEDGER],
+    )
+    try:
+        report = await scene.look(Group.FOUNDATION)
+        assert set(failed(report)) == {"connection/retired"}
+        scene.database.execute(
+            "insert into kvitt.periods (integration_id, due_at, opens_at, key)"
+            " values ('retired', '2025-11-24T05:00Z', '2025-11-23T05:00Z', 'retired@2025')"
+        )
+        report = await scene.look(Group.FOUNDATION)
+        assert failed(report) == {}
+        [result] = [r for r in report.results if r.item == "connection/retired"]
+        assert result.verdict is Verdict.NOT_APPLICABLE
+    finally:
+        scene.database.execute("delete from kvitt.periods where integration_id = 'retired'")
+        scene.database.execute("delete from kvitt.integrations where id = 'retired'")
+
+
 def test_the_flow_shows_a_table_and_tells_of_all_that_failed_in_one_event(scene: Scene) -> None:
     scene.freshen()
     scene.stack.run("prefect", "deployment", "run", "checkpoint/kvitt", "--watch")
