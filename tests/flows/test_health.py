@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from sandbox import claims
 from sandbox.stack import CommandFailed
-from tests.flows.test_watch import api, ledger_database, settled, wait_for
+from tests.flows.test_watch import api, enrolled, ledger_database, settled, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.flows.conftest import Running
 
@@ -146,6 +148,28 @@ def test_a_limit_makes_a_connection_passive_and_a_trial_makes_it_active_again(
     last = artifact(running)
     assert last["id"] == first["id"]
     assert f"| {FJORDBY} | active since" in last["data"]
+
+
+def test_a_limit_that_an_export_meets_makes_the_connection_passive_and_loses_no_export(
+    running: Running, vendor: str, tmp_path: Path
+) -> None:
+    """Without a mapping nothing of the claim gets into the club's books."""
+    since = enrolled(running, tmp_path, "throttled")["first_period"]
+    [claim] = claims.approved(claims.CLUB, 1, before=since)
+    file = tmp_path / "throttled.jsonl"
+    file.write_text(json.dumps({**claim, "integration": "throttled"}))
+    running.stack.run("kvitt", "records", "import", str(file))
+    running.stack.run("kvitt", "apply")
+    begun = datetime.now(UTC)
+    fault(vendor, on="*", fault="rate-limit", retry_after=1, times=1)
+    running.run("sync/throttled")
+    wait_for(lambda: settled(running, "throttled"))
+    wait_for(lambda: fjordby(running)["mode"] == "passive")
+    seen = fjordby(running)
+    assert seen["mode_by"] == "automation"
+    assert f"{FJORDBY} (export): " in seen["mode_reason"]
+    limits = events(running, "kvitt.connection.rate-limited", since=begun)
+    assert {event["payload"]["purpose"] for event in limits} == {"export"}
 
 
 def asked(vendor: str) -> int:
