@@ -230,6 +230,27 @@ async def test_where_rows_may_be_on_their_way_two_absences_with_a_gap_are_needed
     assert await absent(stage, period, absences=2) == "unsent"
 
 
+async def test_an_intent_that_is_taken_back_forgets_no_earlier_call(enrol: Enrol) -> None:
+    """Half of it may be there: whoever comes next reads first, and sends what is missing."""
+    stage = await enrol(NORDVEST)
+    period = await uncertain(stage)
+    stage.time_passes(SETTLE)
+    period = await held_again(stage)
+    assert await absent(stage, period) == "unsent"
+    again = await intend(stage, period, 1, 1)
+    assert (again.sends, again.absences) == (2, 0)
+    taken_back = await stage.ledger.settle_chunk(period, 1, "unbegun")
+    assert (taken_back.state, taken_back.sends, taken_back.absences) == ("unsent", 1, 1)
+
+
+async def test_an_intent_that_is_taken_back_was_never_there(enrol: Enrol) -> None:
+    stage = await enrol(NORDVEST)
+    period = await frozen(stage)
+    await intend(stage, period, 1, 1)
+    taken_back = await stage.ledger.settle_chunk(period, 1, "unbegun")
+    assert (taken_back.state, taken_back.sends, taken_back.absences) == ("unsent", 0, 0)
+
+
 async def test_an_absence_told_again_after_a_lost_reply_changes_nothing(enrol: Enrol) -> None:
     stage = await enrol(NORDVEST)
     await uncertain(stage)
