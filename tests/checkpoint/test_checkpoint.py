@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +143,10 @@ def test_the_flow_shows_a_table_and_tells_of_all_that_failed_in_one_event(scene:
             scene.stack.run("prefect", "deployment", "run", "checkpoint/kvitt", "--watch")
     run, _ = scene.stack.prefect.latest_run("checkpoint/kvitt")
     assert run["state"]["type"] == "FAILED"
-    [event] = scene.events("kvitt.checkpoint.failed")
+    until = time.monotonic() + 30  # the server writes events down some time after a run has ended
+    while not (events := scene.events("kvitt.checkpoint.failed")) and time.monotonic() < until:
+        time.sleep(0.2)
+    [event] = events
     assert event["payload"]["items"] == ["row-security", f"accounts/{XLEDGER}"]
     assert "7141 (mapping.accounts.travel) is not there" in event["payload"]["text"]
     assert event["payload"]["text"] == run["state"]["message"]
