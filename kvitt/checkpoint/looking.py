@@ -84,9 +84,6 @@ def _of_the_past(item: Item, who: Integration) -> Result:
     return _result(item, who, Verdict.NOT_APPLICABLE, words)
 
 
-# switched off, after periods of its own")
-
-
 def _with_needs(items: Sequence[Item], groups: Collection[Group]) -> list[Item]:
     """Return the items of some groups, and those that they need; of no group: all."""
     by_id = {item.id: item for item in items}

@@ -1,7 +1,6 @@
 """What each vendor must do, against a simulator with real books."""
 
 import logging
-import re
 from decimal import Decimal
 
 import pytest
@@ -11,6 +10,7 @@ from kvitt.domain.integrations import Timeouts
 from kvitt.domain.periods import Period
 from kvitt.domain.reconcile import FoundVoucher, compare
 from kvitt.domain.vouchers import totals_of
+from kvitt.retries import explain_retries
 from kvitt.vendors import Client
 from tests.vendors.cast import (
     PRINTER,
@@ -252,6 +252,7 @@ async def test_a_probe_is_counted_apart(client: Client) -> None:
 async def test_no_secret_is_said_or_logged(
     client: Client, simulator: Simulator, period: Period, caplog: pytest.LogCaptureFixture
 ) -> None:
+    explain_retries()  # as every process of ours does
     caplog.set_level(logging.DEBUG)
     errors: list[BaseException] = []
     for fault in ("reply-lost", "malformed", "rate-limit", "token-expired", "status"):
@@ -262,7 +263,7 @@ async def test_no_secret_is_said_or_logged(
         errors.append(caught.value)
     told = " ".join([repr(client), *map(repr, errors), *map(repr, map(vars, errors)), caplog.text])
     told += " ".join(repr(record.__dict__) for record in caplog.records)
-    assert re.search("stamina|Trying again in", told)  # whichever line the process logs of a retry
+    assert "Trying again in" in told
     assert not [secret for secret in SECRETS if secret in told]
     assert "Bearer " not in told
 
